@@ -40,6 +40,7 @@ class GradientPool:
         self._storage = self._like.new_zeros((rows, capacity)).detach()
         self._bound: int | None = None
         self._pieces: tuple[list[int], list[int]] | None = None
+        self._layer_offsets: Tensor | None = None
         self.extend(initial)
 
     @property
@@ -58,7 +59,15 @@ class GradientPool:
 
     @property
     def layer_offsets(self) -> Tensor:
-        """Where each parameter's slot begins, in memory order, then N; a gap counts to the slot before it."""
+        """Where each parameter's slot begins, in memory order, then N; a gap counts to the slot before it.
+
+        The same tensor until the layout changes: a CUDA graph can't record the copy of another.
+        """
+        if self._layer_offsets is None:
+            self._layer_offsets = self._found_offsets()
+        return self._layer_offsets
+
+    def _found_offsets(self) -> Tensor:
         starts = sorted(self._plan.offset(slot) for slot in self._slots.values())
         starts = [0, *starts[1:], self._plan.extent]
         found, device = torch.tensor(starts, dtype=torch.int64), self._storage.device
@@ -117,7 +126,7 @@ class GradientPool:
             self._check(parameter, added[:position])
         for parameter in added:
             self._slots[parameter] = self._plan.add(parameter.numel())
-        self._pieces = None
+        self._pieces = self._layer_offsets = None
         if self._plan.extent > self._storage.size(1):
             self._grow(self._plan.extent)
         if self._bound is not None:
@@ -127,7 +136,7 @@ class GradientPool:
 
     def remove(self, parameters: Iterable[Tensor]) -> None:
         """Gives up the slots of these parameters, leaving zeros; their bound gradients become None."""
-        self._pieces = None
+        self._pieces = self._layer_offsets = None
         for parameter in parameters:
             slot = self._slots.pop(parameter, None)
             if slot is None:

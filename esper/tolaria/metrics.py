@@ -107,7 +107,10 @@ GRAPH_EAGER = MetricSpec(
     "tolaria.graph.eager_total", "count", "steps made without a CUDA graph where graphs are on, by why", ("reason",)
 )
 GRAPH_FALLBACKS = MetricSpec(
-    "tolaria.graph.fallback_total", "count", "networks whose step could not be recorded, by why", ("reason",)
+    "tolaria.graph.fallback_total",
+    "count",
+    "networks whose step, or what it measures of seeds, could not be recorded, by why",
+    ("reason",),
 )
 GRAPH_POOL = MetricSpec("tolaria.graph.pool_bytes", "bytes", "the most memory that graphs have held for themselves")
 _AGG = "tolaria.grad_agg"

@@ -250,6 +250,18 @@ def test_layer_offsets_serve_seed_metrics(device: torch.device) -> None:
     assert torch.allclose(metrics.layer_norms[0], norms)
 
 
+def test_layer_offsets_stay_where_they_are_until_the_layout_changes(device: torch.device) -> None:
+    parameters = [nn.Parameter(torch.ones(size, device=device)) for size in (4, 8, 4)]
+    pool = GradientPool(parameters[:2])
+    before = pool.layer_offsets
+    assert pool.layer_offsets is before
+    pool.extend(parameters[2:])
+    assert pool.layer_offsets.tolist() == [0, 4, 12, 16]
+    pool.remove(parameters[:1])
+    assert pool.layer_offsets.tolist() == [0, 12, 16]
+    assert before.tolist() == [0, 4, 12]
+
+
 def test_views_outlive_the_pool(device: torch.device) -> None:
     pool = GradientPool([nn.Parameter(torch.ones(4, device=device))], mode="view")
     pool.bind(0)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Training steps as CUDA graphs: Esper with its control plane beside bare PyTorch loops, on one device in one run.
 
-    python tools/bench/graphs.py [--steps 10000] [--captures 10] [--rows tiny,transformer,seed] [--json [FILE]]
+    python tools/bench/graphs.py [--steps 10000] [--captures 10] [--rows tiny,transformer,judged,seed] [--json [FILE]]
     python tools/bench/graphs.py --rows none --captures 10      # first captures alone
     python tools/bench/graphs.py --rows tiny --steps 1 --trace 200      # where a replayed step's time goes
 
@@ -14,6 +14,10 @@ told apart.
   eager         Esper with its services, whose trigger germinates nothing
   graphs        the same with --graphs
   never         --graphs --grow never: no services
+
+`judged` is the transformer's row while a seed is judged, with its twin beside it: eager, graphs, and graphs whose steps
+that measure seeds stay eager; and how many steps of which kind there were. Its figure is the mean of both arms' steps
+between the graft and the verdict, boundaries and looks included.
 
 First captures are those of the tiny network's training step in successive trainers, before anything else of this
 process; the first of them loads what all need. `seed` is the step of an isolated seed's first stage, written by hand:
@@ -42,8 +46,9 @@ from torch import Tensor, nn
 from esper.kasmina.executor.passes.batches import leaves
 from esper.kernels import blend_convex
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.loop.graphs import graphs as bookkeeping
 from esper.tolaria.plane.null_control import NullControl
-from esper.tolaria.record.observer import EpochDone, Observer, Observers, StepDone
+from esper.tolaria.record.observer import EpochDone, Observer, Observers, StepDone, TwinStep
 from esper.tolaria.run import Interruption, RunOptions, grow
 from esper.tolaria.task.precision import autocast
 from esper.tolaria.task.prepare import Prepared, prepare
@@ -63,14 +68,42 @@ ROWS = {
         target_depth=2,  # its own: all arms train the same network
     ),
 }
+JUDGED_ROW = "judged"
+JUDGED = replace(
+    ROWS["transformer"],
+    target_depth=None,
+    slots=("span_linear:blocks.0.mlp.fc1-blocks.0.mlp.fc2",),
+    grow="always",
+    max_seeds=1,
+    window_fraction=0.4,
+)
 SEED_ROW = "seed"
 READ_EVERY = 10
 WARM_UP = 3
 MOST_CAPTURE_MS = 10.0
 SETTLED = 100
+MOST_JUDGED = 2_000
+"""Steps of a run whose seed is judged."""
 SEED_TRAINERS, SEED_REPEATS, SEED_BLOCK = 10, 20, 100
 WIDTH, BATCH = 32, 32
 """Of the isolated seed's step."""
+
+
+class Phase(Observer):
+    """The time from a seed's graft to its verdict, by the boundaries at which it was seen with a twin."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[int, float]] = []
+
+    def on_twin_steps(self, steps: Sequence[TwinStep]) -> None:
+        self._seen.append((max(done.step for done in steps), time.perf_counter()))
+
+    def entry(self) -> dict[str, Any]:
+        """The mean of a step of both arms, and their number."""
+        if len(self._seen) < 2:
+            raise SystemExit("judged: no seed was judged; give more --steps")
+        (first, began), (last, ended) = self._seen[0], self._seen[-1]
+        return {"mean_ms": (ended - began) / (last - first) * 1e3, "steps": last - first}
 
 
 class Clock(Observer):
@@ -353,6 +386,27 @@ def measure(row: str, settle: int, steps: int) -> dict[str, Any]:
     return found
 
 
+def judged(steps: int) -> dict[str, Any]:
+    """A run in which a seed is judged most of the time, without graphs and with."""
+    found = {}
+    graphs, recorded_after = replace(JUDGED, graphs=True), bookkeeping.MEASURED_WARM_UP_STEPS
+    arms = {
+        "eager": (JUDGED, recorded_after),
+        "graphs": (graphs, recorded_after),
+        "measured eager": (graphs, steps),
+    }
+    for name, (config, bookkeeping.MEASURED_WARM_UP_STEPS) in arms.items():
+        phase = Phase()
+        with tempfile.TemporaryDirectory(prefix="graphs-") as folder:
+            run = replace(config, run_dir=Path(folder) / "run", steps=steps)
+            summary = grow(run, RunOptions(), [phase], Interruption())
+        counts = {"graphs": summary["graphs"], "evaluate_every_steps": config.packet_steps}
+        found[name] = {**phase.entry(), **counts, "boundaries_ms_per_step": summary["control_overhead_ms"]["per_step"]}
+        print(f"{JUDGED_ROW:12} {name:14} {found[name]['mean_ms']:8.4f} ms a step", file=sys.stderr, flush=True)
+    bookkeeping.MEASURED_WARM_UP_STEPS = recorded_after
+    return found
+
+
 def show(result: Mapping[str, Any]) -> None:
     print(f"{result['device']}, torch {result['torch']}")
     for row, arms in result["rows"].items():
@@ -371,7 +425,7 @@ def show(result: Mapping[str, Any]) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    rows = (*ROWS, SEED_ROW)
+    rows = (*ROWS, JUDGED_ROW, SEED_ROW)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=10_000, help="steps that are timed; of eager arms at most 500")
     parser.add_argument("--settle", type=int, default=500, help="steps before them")
@@ -390,7 +444,10 @@ def main(argv: list[str] | None = None) -> int:
         "torch": torch.__version__,
         "steps": options.steps,
         "first_capture_ms": first_captures(options.captures),
-        "rows": {row: measure(row, options.settle, options.steps) for row in wanted if row in ROWS},
+        "rows": {
+            **{row: measure(row, options.settle, options.steps) for row in wanted if row in ROWS},
+            **({JUDGED_ROW: judged(min(options.steps, MOST_JUDGED))} if JUDGED_ROW in wanted else {}),
+        },
         "seed": seed_steps(SEED_TRAINERS) if SEED_ROW in wanted else {},
         "traces": traces(ROWS["tiny"], options.trace) if options.trace else {},
     }

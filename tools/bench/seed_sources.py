@@ -82,7 +82,9 @@ def packet_of(settings: dict[str, Any], measured: tuple[int, ...], width: int, d
     def packet() -> None:
         for step, batch in enumerate(batches):
             is_packet = step == 9
-            stepper.run(arm, batch, step, groups, measures_norm=is_packet, meter=meter if step in measured else None)
+            stepper.run(
+                arm, batch, step, groups, measures_norm=is_packet, note=meter.note if step in measured else None
+            )
         meter.read()
         if run.device.type == "cuda":
             torch.cuda.synchronize(run.device)

@@ -209,7 +209,7 @@ class OwnSteps:
         if arm.grafts and self._loop.grows:
             executor.after_backward()
             if is_measured:
-                self._sources.measure(arm, self._session.seed_meter)
+                self._sources.measure(arm, self._session.seed_meter.note)
             if self._loop.clip_norm is not None:
                 nn.utils.clip_grad_norm_(executor.seed_parameters(), self._loop.clip_norm)
         if self._copy is not None:

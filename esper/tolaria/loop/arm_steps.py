@@ -16,6 +16,7 @@ from esper.tolaria.loop.aggregation import weight_of
 from esper.tolaria.loop.arm import Batch
 from esper.tolaria.loop.graphs import Backend, CudaBackend, Graphs
 from esper.tolaria.loop.graphs.graphs import LATE, MAIN, TWIN
+from esper.tolaria.loop.graphs.measures import Measures
 from esper.tolaria.loop.remade import Remade
 from esper.tolaria.loop.room import Room
 from esper.tolaria.loop.session import Session
@@ -185,19 +186,23 @@ class ArmSteps:
     def _stepped(self, arm: TrainingArm, batch: Batch, step: int, *, is_measured: bool) -> Told:
         """The main arm's step, replayed where a graph has it."""
         seed_norms = self._executor.seed_norms if arm.grafts else None
-        meter = self._session.seed_meter if arm.grafts and (is_measured or self._measures_all) else None
+        measures = Measures(
+            gradients=bool(arm.grafts) and is_measured,
+            outputs=any(graft.is_measuring for graft in arm.grafts),
+        )
+        notes = arm.grafts and (is_measured or self._measures_all)
+        note = self._session.seed_meter.note if notes else None
 
         def eagerly(measures_norm: bool) -> StepResult:
             if self._resident is not None:
                 self._resident.place()
                 self._resident.gather(batch)
             return self._stepper.run(
-                arm, batch, step, self._groups, measures_norm=measures_norm, seed_norms=seed_norms, meter=meter
+                arm, batch, step, self._groups, measures_norm=measures_norm, seed_norms=seed_norms, note=note
             )
 
         if self._graphs is None:
             return eagerly(is_measured)
-        measures_seeds = any(is_measured or graft.is_measuring for graft in arm.grafts)
         return self._graphs.step(
             MAIN,
             arm,
@@ -206,7 +211,8 @@ class ArmSteps:
             self._groups,
             eagerly=eagerly,
             measures_norm=is_measured,
-            is_measured=measures_seeds,
+            measures=measures,
+            note=note,
             seed_norms=seed_norms,
         )
 

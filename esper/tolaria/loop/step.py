@@ -20,7 +20,7 @@ from esper.kasmina.executor import TrainingArm
 from esper.kasmina.executor.passes.batches import cut
 from esper.kasmina.executor.passes.statistics import norm_of_each
 from esper.tolaria.config import BY_LOSSES, BY_MICROBATCHES, TrainConfig
-from esper.tolaria.loop.aggregation import GradientSurgery, SeedMeter, SeedPaths, SeedSources, Weigh
+from esper.tolaria.loop.aggregation import GradientSurgery, Note, SeedPaths, SeedSources, Weigh
 from esper.tolaria.loop.arm import Arm, Batch
 from esper.tolaria.loop.device_timer import DeviceTimer
 from esper.tolaria.loop.step_log import StepResult
@@ -109,12 +109,12 @@ class Stepper:
         *,
         measures_norm: bool = False,
         seed_norms: SeedNorms | None = None,
-        meter: SeedMeter | None = None,
+        note: Note | None = None,
     ) -> StepResult:
-        """Make step `step` (counted from 0) of the arm; `meter` takes what its seeds ask of the gradient."""
+        """Make step `step` (counted from 0) of the arm; `note` takes what its seeds ask of the gradient."""
         seed_all(self._device, self._seed, "step", step)
         self._set_step(step)
-        return self.compute(arm, batch, step, groups, measures_norm=measures_norm, seed_norms=seed_norms, meter=meter)
+        return self.compute(arm, batch, step, groups, measures_norm=measures_norm, seed_norms=seed_norms, note=note)
 
     def prepare_replay(self, step: int) -> None:
         """What a recorded step takes from the host beside its batch: no code of a host's runs again that could draw."""
@@ -138,7 +138,7 @@ class Stepper:
         *,
         measures_norm: bool = False,
         seed_norms: SeedNorms | None = None,
-        meter: SeedMeter | None = None,
+        note: Note | None = None,
         steps_optimizer: bool = True,
         beside: Beside = in_line,
     ) -> StepResult:
@@ -146,16 +146,16 @@ class Stepper:
         self._named, self._beside = {}, beside
         for parameter in (*groups.host, *groups.seeds):
             parameter.grad = None
-        paths = self._sources.paths(arm, meter)
+        paths = self._sources.paths(arm, note)
         if paths is not None:
-            loss, accuracy, conflict_rate = self._through_seeds(arm, batch, step, paths, meter)
+            loss, accuracy, conflict_rate = self._through_seeds(arm, batch, step, paths, note)
         else:
             loss, accuracy, conflict_rate = self._backward(arm, batch, step)
         scaler = arm.scaler
         if scaler is not None:
             scaler.unscale_(arm.optimizer)
-        if meter is not None and paths is None:
-            self._sources.measure(arm, meter)
+        if note is not None and paths is None:
+            self._sources.measure(arm, note)
         of_seeds = {} if seed_norms is None else seed_norms()
         norm, norms = self._clip(groups, measures_norm)
         if steps_optimizer and scaler is None:
@@ -202,7 +202,7 @@ class Stepper:
         return [piece.batch for piece in pieces], shares, counts
 
     def _through_seeds(
-        self, arm: Arm, batch: Batch, step: int, paths: SeedPaths, meter: SeedMeter | None
+        self, arm: Arm, batch: Batch, step: int, paths: SeedPaths, note: Note | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """As one process passes a batch, with the gradient split by the seeds that it came through."""
         self._replicas.unwrap(cast(TrainingArm, arm))
@@ -210,7 +210,7 @@ class Stepper:
         passes = [self._pass(arm, part, share, paths=paths) for part, share in zip(parts, shares, strict=True)]
         told = mean_of(passes, shares, counts)
         with self._surgery_timer.measure():
-            conflict_rate = self._sources.settle(arm, paths, step, meter)
+            conflict_rate = self._sources.settle(arm, paths, step, note)
         return *(told if self._ranks.count == 1 else self._whole(*told)), conflict_rate
 
     def _over_ranks(self, arm: Arm, batch: Batch, step: int) -> tuple[Tensor, Tensor | None, Tensor | None]:

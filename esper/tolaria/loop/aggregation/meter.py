@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,6 +33,22 @@ class _Columns(NamedTuple):
     p95: float
     sparsity: float
     clamped: float
+
+
+class Sample(NamedTuple):
+    """What the seeds asked of one step's gradient, on the device."""
+
+    owners: Owners
+    has_paths: bool
+    """Whether the gradient was split by the seeds that it came through."""
+    table: Tensor
+    """[owners, columns], float64."""
+    layer_norms: Tensor
+    """[owners, parameters], float64."""
+
+
+Note = Callable[[Sample], None]
+"""Takes a step's sample."""
 
 
 class _Sums:
@@ -66,47 +82,9 @@ class SeedMeter:
         """Measured since the last reading."""
         return sum(sums.steps for sums in self._sums)
 
-    def note_rows(self, owners: Owners, sources: SourceRows, weights: Sequence[float], scale: Tensor | None) -> None:
-        """A step whose gradient was split by the seeds that it came through; `scale` is what the loss was scaled by."""
-        found = seed_metrics(sources.rows, sources.pool.layer_offsets)
-        host = found.layer_norms[:, : owners.spans[0].end].square().sum(1).sqrt()
-        pulls = host / host.sum().clamp(min=torch.finfo(host.dtype).tiny)
-        norms, layer_norms = (value if scale is None else value / scale for value in (found.norms, found.layer_norms))
-        self._add(owners, weights, norms, found.shares, layer_norms, (found.dots < 0).sum(1), pulls)
-
-    def note_gradients(self, owners: Owners, weights: Sequence[float]) -> None:
-        """A step of which only the gradients are known, that is, each owner's slice."""
-        gradients = [parameter.grad for parameter in owners.parameters]
-        there = [gradient for gradient in gradients if gradient is not None]
-        if not there:
-            return
-        norms = iter(torch.stack(norm_of_each(there)).double().unbind())
-        zero = torch.zeros((), dtype=torch.float64, device=there[0].device)
-        each = torch.stack([zero if gradient is None else next(norms) for gradient in gradients])
-        layer_norms = each.new_zeros((len(owners.spans), len(each)))
-        for place, span in enumerate(owners.spans):
-            layer_norms[place, span.begin : span.end] = each[span.begin : span.end]
-        total = layer_norms.square().sum(1).sqrt()
-        shares = total / total.sum().clamp(min=torch.finfo(total.dtype).tiny)
-        self._add(owners, weights, total, shares, layer_norms, None, None)
-
-    def _add(
-        self,
-        owners: Owners,
-        weights: Sequence[float],
-        norms: Tensor,
-        shares: Tensor,
-        layer_norms: Tensor,
-        conflicts: Tensor | None,
-        pulls: Tensor | None,
-    ) -> None:
-        none = torch.zeros_like(norms)
-        blends = torch.stack([norms.new_zeros(4), *map(_blended, owners.grafts)])
-        weighed = torch.stack([torch.full_like(norms[0], weight) for weight in weights])
-        measured = [torch.ones_like(norms), weighed, norms, shares]
-        measured += [none if value is None else value.double() for value in (conflicts, pulls)]
-        table = torch.cat([torch.stack(measured, 1), blends], 1)
-        self._of(owners, has_paths=conflicts is not None).add(table, layer_norms)
+    def note(self, sample: Sample) -> None:
+        """Take one more step."""
+        self._of(sample.owners, has_paths=sample.has_paths).add(sample.table, sample.layer_norms)
 
     def _of(self, owners: Owners, *, has_paths: bool) -> _Sums:
         last = self._sums[-1] if self._sums else None
@@ -176,6 +154,50 @@ def _told(seeds: Sequence[_Seed]) -> SeedGradient | None:
         teacher_share=sums.pull / sum(seed.columns.steps for seed in looked) if chances else None,
         layers=tuple((name, value / max(1.0, last.columns.steps)) for name, value in last.layers.items()),
     )
+
+
+def sample_of_rows(owners: Owners, sources: SourceRows, weights: Sequence[float], scale: Tensor | None) -> Sample:
+    """Of a step whose gradient was split by the seeds that it came through; `scale` is what its loss was scaled by."""
+    found = seed_metrics(sources.rows, sources.pool.layer_offsets)
+    host = found.layer_norms[:, : owners.spans[0].end].square().sum(1).sqrt()
+    pulls = host / host.sum().clamp(min=torch.finfo(host.dtype).tiny)
+    norms, layer_norms = (value if scale is None else value / scale for value in (found.norms, found.layer_norms))
+    return _sample(owners, weights, norms, found.shares, layer_norms, (found.dots < 0).sum(1), pulls)
+
+
+def sample_of_gradients(owners: Owners, weights: Sequence[float]) -> Sample | None:
+    """Of a step of which only the gradients are known, that is, each owner's slice; None where there are none."""
+    gradients = [parameter.grad for parameter in owners.parameters]
+    there = [gradient for gradient in gradients if gradient is not None]
+    if not there:
+        return None
+    norms = iter(torch.stack(norm_of_each(there)).double().unbind())
+    zero = torch.zeros((), dtype=torch.float64, device=there[0].device)
+    each = torch.stack([zero if gradient is None else next(norms) for gradient in gradients])
+    layer_norms = each.new_zeros((len(owners.spans), len(each)))
+    for place, span in enumerate(owners.spans):
+        layer_norms[place, span.begin : span.end] = each[span.begin : span.end]
+    total = layer_norms.square().sum(1).sqrt()
+    shares = total / total.sum().clamp(min=torch.finfo(total.dtype).tiny)
+    return _sample(owners, weights, total, shares, layer_norms, None, None)
+
+
+def _sample(
+    owners: Owners,
+    weights: Sequence[float],
+    norms: Tensor,
+    shares: Tensor,
+    layer_norms: Tensor,
+    conflicts: Tensor | None,
+    pulls: Tensor | None,
+) -> Sample:
+    none = torch.zeros_like(norms)
+    blends = torch.stack([norms.new_zeros(4), *map(_blended, owners.grafts)])
+    weighed = torch.stack([torch.full_like(norms[0], weight) for weight in weights])
+    measured = [torch.ones_like(norms), weighed, norms, shares]
+    measured += [none if value is None else value.double() for value in (conflicts, pulls)]
+    table = torch.cat([torch.stack(measured, 1), blends], 1)
+    return Sample(owners, conflicts is not None, table, layer_norms)
 
 
 def _blended(graft: Graft) -> Tensor:

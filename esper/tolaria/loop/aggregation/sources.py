@@ -14,7 +14,7 @@ from esper.kasmina.executor import TrainingArm
 from esper.kasmina.executor.graft.graft import Graft
 from esper.leyline import SeedStage
 from esper.tolaria.config import BY_SEEDS, TrainConfig
-from esper.tolaria.loop.aggregation.meter import SeedMeter
+from esper.tolaria.loop.aggregation.meter import Note, sample_of_gradients, sample_of_rows
 from esper.tolaria.loop.aggregation.owners import Owners
 from esper.tolaria.loop.aggregation.paths import SeedPaths
 from esper.tolaria.loop.aggregation.pools import Pools
@@ -40,28 +40,30 @@ class SeedSources:
         self._pools = Pools()
         self._owners: WeakKeyDictionary[Optimizer, Owners] = WeakKeyDictionary()
 
-    def paths(self, arm: Arm, meter: SeedMeter | None) -> SeedPaths | None:
+    def paths(self, arm: Arm, note: Note | None) -> SeedPaths | None:
         """What splits the gradient of the coming step; None where there are no seeds, or nobody asks."""
-        if not getattr(arm, "grafts", ()) or not (self.are_seeds or (self._looks and meter is not None)):
+        if not getattr(arm, "grafts", ()) or not (self.are_seeds or (self._looks and note is not None)):
             return None
         return SeedPaths(self._owners_of(arm))
 
-    def settle(self, arm: Arm, paths: SeedPaths, step: int, meter: SeedMeter | None) -> Tensor | None:
-        """Show the meter the parts, and put together again what surgery makes of them; returns its conflict rate."""
+    def settle(self, arm: Arm, paths: SeedPaths, step: int, note: Note | None) -> Tensor | None:
+        """Note the parts, and put together again what surgery makes of them; returns its conflict rate."""
         owners, surgery = paths.owners, self._surgery if self.are_seeds else None
         pool = self._pools.of(arm.optimizer, owners.parameters, len(owners.grafts) + 1)
         sources = paths.collect(pool, (lambda _, present: present) if surgery is None else surgery.of_all)
         weights = [1.0, *map(self._weigh, owners.grafts)] if surgery is not None else [1.0] * pool.row_count
-        if meter is not None:
+        if note is not None:
             scale = None if arm.scaler is None else arm.scaler.scale(torch.ones((), device=pool.rows.device))
-            meter.note_rows(owners, sources, weights, scale)
+            note(sample_of_rows(owners, sources, weights, scale))
         return None if surgery is None else surgery.of_seeds(arm, sources, step, weights)
 
-    def measure(self, arm: Arm, meter: SeedMeter) -> None:
-        """Show the meter the gradients that a step has left, each owner's slice."""
+    def measure(self, arm: Arm, note: Note) -> None:
+        """Note the gradients that a step has left, each owner's slice."""
         if getattr(arm, "grafts", ()):
             owners = self._owners_of(arm)
-            meter.note_gradients(owners, [1.0] * len(owners.spans))
+            sample = sample_of_gradients(owners, [1.0] * len(owners.spans))
+            if sample is not None:
+                note(sample)
 
     def _owners_of(self, arm: Arm) -> Owners:
         known, grown = self._owners.get(arm.optimizer), cast(TrainingArm, arm)

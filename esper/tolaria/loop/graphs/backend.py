@@ -144,8 +144,10 @@ class CudaBackend:
         with suppress(RuntimeError):
             graph.capture_end()
         if self._pool is not None:
-            for end in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
-                with suppress(RuntimeError, AttributeError):
+            # The first raises where the capture has ended in time; then `reset` lets go of the pool, and to do so twice
+            # takes it from the graphs that were made before.
+            with suppress(RuntimeError, AttributeError):
+                for end in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
                     getattr(torch._C, end)(self._device.index or 0, self._pool)
         with suppress(RuntimeError):
             graph.reset()

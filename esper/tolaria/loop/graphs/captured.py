@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from esper.kasmina.executor import TrainingArm
 from esper.kasmina.executor.passes.batches import leaves, mapped
+from esper.tolaria.loop.aggregation import Note
 from esper.tolaria.loop.arm import Batch
 from esper.tolaria.loop.graphs.backend import Backend, Graph
+from esper.tolaria.loop.graphs.measures import NOTHING, Measures, RecordedMeasures
 from esper.tolaria.loop.graphs.rates import Rates
 from esper.tolaria.loop.step import Groups, SeedNorms, Stepper, norms_of
 from esper.tolaria.loop.step_log import MEASURED, Replays, Row, StepResult
@@ -27,6 +29,7 @@ class CapturedStep:
     """Everything of a step but its batch, its rates and its draws is recorded.
 
     So is the gradient's norm where gradients are clipped by it; else it is measured behind those replays that tell it.
+    A step that also measures seeds shares the batch and the gradients of the one that doesn't.
     """
 
     def __init__(
@@ -41,18 +44,26 @@ class CapturedStep:
         rates: Rates | None,
         seed_norms: SeedNorms | None,
         rows: Tensor | None = None,
+        measures: Measures = NOTHING,
+        plain: CapturedStep | None = None,
     ) -> None:
         """A resident batch is read where it is; others are copied. The main arm's step gathers it first.
 
         Without `rates` the optimiser's step is made eagerly, behind each replay. What the main arm's step tells of a
-        resident batch it also writes into `rows`, where the batch is in its epoch: [batches, values].
+        resident batch it also writes into `rows`, where the batch is in its epoch: [batches, values]. Where something
+        is measured, `plain` is the same step without.
         """
         self._stepper = stepper
         self._arm = arm
         self._groups = groups
         self._seed_norms = seed_norms
         self._rates = rates
-        self._batch: Batch = mapped(batch, _owned) if resident is None else batch
+        self._measures = RecordedMeasures(arm, measures)
+        self._plain = plain
+        if plain is None:
+            self._batch: Batch = mapped(batch, _owned) if resident is None else batch
+        else:
+            self._batch = plain._batch
         self._resident = resident if is_main else None
         self._rows = rows if is_main else None
         self._leaves = list(leaves(self._batch))
@@ -68,16 +79,22 @@ class CapturedStep:
     def capture(self, backend: Backend, step: int, generators: Sequence[torch.Generator]) -> None:
         """Record the step. Raises whatever keeps it from that; nothing has moved on the device then."""
         scaler = self._arm.scaler
+        if self._resident is not None:
+            self._resident.place()  # for a backend that computes what it records
         self._stepper.prepare_replay(step)
         try:
-            self._graph = backend.capture(lambda: self._compute(backend, step), generators)
+            with self._measures.recorded():
+                self._graph = backend.capture(lambda: self._compute(backend, step), generators)
         except BaseException:
             if scaler is not None:  # half a step's notes would be taken for the next one's
                 scaler._per_optimizer_states.clear()
             raise
-        parameters = (*self._groups.host, *self._groups.seeds)
-        self._gradients = [(parameter, parameter.grad) for parameter in parameters]
+        self._gradients = [(parameter, parameter.grad) for parameter in self._parameters]
         self._places = self._where()
+
+    @property
+    def _parameters(self) -> tuple[nn.Parameter, ...]:
+        return (*self._groups.host, *self._groups.seeds)
 
     @property
     def is_intact(self) -> bool:
@@ -87,8 +104,8 @@ class CapturedStep:
     def _where(self) -> list[int]:
         return [gradient.data_ptr() for _, gradient in self._gradients if gradient is not None]
 
-    def replay(self, batch: Batch, step: int, *, measures_norm: bool) -> Replays:
-        """The step with this batch, which has the form of the recorded one."""
+    def replay(self, batch: Batch, step: int, *, measures_norm: bool, note: Note | None = None) -> Replays:
+        """The step with this batch, which has the form of the recorded one; `note` takes what seeds ask of it."""
         graph, _ = self._recorded()
         if batch is not self._batch:
             torch._foreach_copy_(self._leaves, list(leaves(batch)))
@@ -102,7 +119,9 @@ class CapturedStep:
             self._is_prepared = self._stepper.is_prepared(step)
         if self._rates is None:
             self._arm.optimizer.step()
-        return self._told(graph.told.clone()[None], measures_norm=measures_norm)
+        rows = graph.told.clone()[None]
+        self._measures.tell(self._names, rows[0], note)
+        return self._told(rows, measures_norm=measures_norm)
 
     def replay_row(self, steps: range, *, measures_norm: bool) -> tuple[Replays, list[float]]:
         """Steps of one epoch in a row with resident batches, and their rates: the host does what none can do without.
@@ -150,6 +169,19 @@ class CapturedStep:
         for parameter, gradient in self._gradients:
             parameter.grad = gradient
 
+    def take_gradients(self) -> bool:
+        """Copy the gradients that another step has left to where the graph writes its own, and bind these.
+
+        False where other parameters have gradients; then nothing is done.
+        """
+        pairs = [(to, parameter.grad) for parameter, to in self._gradients]
+        if any((to is None) != (made is None) for to, made in pairs):
+            return False
+        there = [(to, made) for to, made in pairs if to is not None and made is not None]
+        torch._foreach_copy_([to for to, _ in there], [made for _, made in there])
+        self.bind_gradients()
+        return True
+
     def _compute(self, backend: Backend, step: int) -> Tensor:
         if self._resident is not None:
             self._resident.gather(self._batch)
@@ -161,12 +193,17 @@ class CapturedStep:
                 self._groups,
                 seed_norms=self._seed_norms,
                 steps_optimizer=self._rates is not None,
+                note=self._measures.note,
                 beside=backend.beside,
             )
-        if result.gradient_norm is not None or result.conflict_rate is not None or result.seed_norms:
+        # Graphs that were made before this one may write over what it leaves, and none over what the plain one leaves.
+        if self._plain is not None and not self._plain.take_gradients():
+            raise RuntimeError("a step that measures seeds leaves gradients to other parameters than one that doesn't")
+        measured = self._measures.values()
+        if result.gradient_norm is not None or result.conflict_rate is not None or result.seed_norms or measured:
             backend.join()  # else all that is told was known before the backward pass
         with backend.beside(result):
-            row = row_of(result, has_norm=self._clips)
+            row = row_of(result, has_norm=self._clips, measured=measured)
             if self._rows is not None and self._resident is not None:
                 self._resident.keep(self._rows, row.values)
         backend.join()
@@ -174,12 +211,12 @@ class CapturedStep:
         return row.values
 
 
-def row_of(result: StepResult, *, has_norm: bool) -> Row:
-    """All that a recorded step tells, in one piece."""
+def row_of(result: StepResult, *, has_norm: bool, measured: Mapping[str, Tensor] | None = None) -> Row:
+    """All that a recorded step tells, in one piece, with what it measured by name."""
     wanted = (name for name in MEASURED if has_norm or name != NORM)
-    measured = {name: value for name in wanted if (value := getattr(result, name)) is not None}
+    found = {name: value for name in wanted if (value := getattr(result, name)) is not None}
     of_seeds = {SEED + seed_id: norm for seed_id, norm in result.seed_norms.items()}
-    told = {"loss": result.loss, **measured, **result.named, **of_seeds}
+    told = {"loss": result.loss, **found, **result.named, **of_seeds, **(measured or {})}
     return Row(torch.stack(list(told.values())), tuple(told))
 
 

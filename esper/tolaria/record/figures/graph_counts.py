@@ -15,6 +15,8 @@ class GraphCounts:
 
     replays: int = 0
     """Steps that a graph made, the one that it was captured for included."""
+    measured_replays: int = 0
+    """Those of them that also measured seeds."""
     capture_ms: list[float] = field(default_factory=list)
     """What each capture took on the training thread, in order."""
     eager: Counter[str] = field(default_factory=Counter)
@@ -36,6 +38,7 @@ class GraphCounts:
         return {
             "captures": self.captures,
             "replays": self.replays,
+            "measured_replays": self.measured_replays,
             "eager": dict(sorted(self.eager.items())),
             "fallbacks": dict(sorted(self.fallbacks.items())),
             "first_capture_ms": self.capture_ms[0] if self.capture_ms else None,

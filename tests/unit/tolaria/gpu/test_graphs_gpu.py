@@ -15,17 +15,20 @@ import pytest
 import torch
 
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.loop.aggregation.meter import sample_of_gradients
+from esper.tolaria.loop.graphs.captured import CapturedStep
 from esper.tolaria.loop.graphs.graphs import WARM_UP_STEPS
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.record.figures.graph_counts import GraphCounts
 from esper.tolaria.recovery.checkpoint import CheckpointStore
 from esper.tolaria.task.prepare import prepare
 from esper.tolaria.trainer import Trainer
-from tests.unit.tolaria.scripted_control import ScriptedControl, fetch_artifact
+from tests.unit.tolaria.loop.test_graphs import JUDGED, Run, measured_of
+from tests.unit.tolaria.scripted_control import ScriptedControl, cull, fetch_artifact, germination, keep
 from tests.unit.tolaria.stacks.test_stack_runs import KEPT as KEPT_STACKS
 from tests.unit.tolaria.stacks.test_stack_runs import config as stack_config
 from tests.unit.tolaria.stacks.test_stack_runs import run as run_stacks
-from tests.unit.tolaria.test_trainer import CONFIG, CULLED, KEPT, KilledError, Recorder
+from tests.unit.tolaria.test_trainer import CONFIG, CULLED, KEPT, SLOT, KilledError, Recorder
 from tests.unit.tolaria.test_trainer import run as run_to_summary
 
 __all__ = ["stack_config"]
@@ -112,8 +115,84 @@ def test_the_short_last_batch_of_an_epoch_has_a_graph_of_its_own() -> None:
 )
 def test_a_graft_and_its_live_twin_are_recorded_once_each(script: Any, change: dict[str, Any]) -> None:
     counts = check_like_eager(replace(ON_GPU, **change), script)
-    # The host; it and its twin with a seed; what came of that; the same once more with another.
-    assert counts.captures == 7
+    # The host; it and its twin with a seed, and its third step before a boundary; what came of that; the same once more
+    # with another seed, whose phase is too short for the third.
+    assert counts.captures == 8
+    assert (counts.measured_replays, counts.eager["measured"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"clip_norm": 0.5},
+        {"seed_conflicts": True},
+        {"seed_conflicts": True, "amp": "bf16"},
+        {"amp": "fp16"},
+        {"accumulate": 2},
+        {"optimizer": "adagrad"},
+        {"deterministic": None},
+    ],
+    ids=str,
+)
+def test_steps_that_measure_seeds_are_replayed_and_tell_what_eager_ones_do(change: dict[str, Any]) -> None:
+    config = replace(ON_GPU, evaluate_every_steps=2, **change)
+    eager = Run(config, None, JUDGED, measure_every_steps=3)
+    graphed = Run(replace(config, graphs=True), None, JUDGED, measure_every_steps=3)
+    entry = graphed.summary["graphs"]
+    print(entry)
+    rtol = 1e-3 if config.amp != "off" else 1e-5
+    torch.testing.assert_close(graphed.weights, eager.weights, rtol=rtol, atol=rtol)
+    assert graphed.losses == pytest.approx(eager.losses, rel=rtol, abs=rtol)
+    assert graphed.notices("tolaria.graph_fallback") == []
+    assert set(entry["eager"]) == {"warm_up", "behind"}
+    assert entry["measured_replays"] == 14
+    told, heard = measured_of(graphed), measured_of(eager)
+    assert [len(figures) for figures in told] == [len(figures) for figures in heard]
+    for figures, expected in zip(told, heard, strict=True):
+        assert figures == pytest.approx(expected, rel=100 * rtol, abs=100 * rtol, nan_ok=True)
+
+
+def asking(*arguments: Any) -> Any:
+    """A measure that waits for the device."""
+    sample = sample_of_gradients(*arguments)
+    assert sample is not None
+    return sample if float(sample.table.sum()) else None
+
+
+def test_a_measure_that_asks_the_host_stays_eager_and_leaves_draws_and_memory_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With dropout, whose draws other graphs would miss."""
+    config = replace(ON_GPU, evaluate_every_steps=2, dropout=0.2)
+    eager = Run(config, None, JUDGED)
+    monkeypatch.setattr("esper.tolaria.loop.aggregation.sources.sample_of_gradients", asking)
+    graphed = Run(replace(config, graphs=True), None, JUDGED)
+    entry = graphed.summary["graphs"]
+    print(entry, graphed.notices("tolaria.graph_fallback"))
+    assert entry["fallbacks"] == {"measured": 1}
+    assert entry["eager"]["measured"] > 10
+    assert entry["replays"] > 10
+    torch.testing.assert_close(graphed.weights, eager.weights, rtol=1e-5, atol=1e-5)
+
+
+def test_a_twin_whose_step_can_t_be_recorded_leaves_the_main_arm_s_draws_and_memory_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The capture itself ends as it should: the error is Python's, and comes in the middle of it."""
+    plain = CapturedStep._compute
+
+    def failing(self: CapturedStep, backend: Any, step: int) -> torch.Tensor:
+        told = plain(self, backend, step)
+        if self._resident is None:
+            raise RuntimeError("no room for the twin")
+        return told
+
+    monkeypatch.setattr(CapturedStep, "_compute", failing)
+    config = replace(ON_GPU, graphs=True, dropout=0.2)
+    culled = run_to_summary(config, ScriptedControl(CULLED))
+    assert culled["graphs"]["fallbacks"] == {"capture_failed": 2}
+    assert culled["weights_digest"] == run_to_summary(config)["weights_digest"]
 
 
 @pytest.mark.parametrize("amp", ["off", "fp16"])
@@ -133,6 +212,38 @@ def test_after_culls_the_bits_are_those_of_the_run_that_never_grew(change: dict[
     config = replace(ON_GPU, graphs=True, **change)
     culled, never = run_to_summary(config, ScriptedControl(CULLED)), run_to_summary(config)
     assert culled["weights_digest"] == never["weights_digest"]
+
+
+@pytest.mark.parametrize("conflicts", [False, True])
+def test_a_kill_and_a_cull_among_measured_replays_leave_the_same_bits(tmp_path: Path, conflicts: bool) -> None:
+    config = replace(ON_GPU, graphs=True, evaluate_every_steps=2, seed_conflicts=conflicts)
+    script = {4: germination("s1", SLOT), 40: cull("s1")}
+    whole = run_to_summary(config, ScriptedControl(script))
+    assert whole["graphs"]["measured_replays"] > 5
+    assert whole["weights_digest"] == run_to_summary(replace(config, seed_conflicts=False))["weights_digest"]
+    kept = run_to_summary(config, ScriptedControl(JUDGED))
+    store = CheckpointStore(tmp_path, keep=2)
+    with pytest.raises(KilledError):
+        run_to_summary(config, ScriptedControl(JUDGED), observer=Recorder(31), store=store)
+    resumed = run_to_summary(config, ScriptedControl(JUDGED), store=store, resume=True)
+    assert resumed["weights_digest"] == kept["weights_digest"]
+    assert resumed["graphs"]["fallbacks"] == {}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.parametrize("blocks", ["off", "blocks"])
+def test_a_language_model_s_seed_is_measured_in_replays(stack_config: TrainConfig, blocks: str) -> None:
+    slot = "span_linear:blocks.0.mlp.fc1-blocks.0.mlp.fc2"
+    config = replace(stack_config, device="cuda", deterministic=True, compile=blocks, target_depth=None)
+    script = {4: germination("s1", slot), 26: keep("s1")}
+    eager = Run(config, None, script)
+    graphed = Run(replace(config, graphs=True), None, script)
+    entry = graphed.summary["graphs"]
+    print(entry, graphed.summary["compile"])
+    assert graphed.notices("tolaria.graph_fallback") == []
+    assert entry["measured_replays"] > 3
+    assert graphed.summary["val_loss"] == pytest.approx(eager.summary["val_loss"], rel=1e-4)
 
 
 @pytest.mark.timeout(600)

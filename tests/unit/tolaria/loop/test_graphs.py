@@ -17,9 +17,10 @@ from esper.core.errors import ConfigError
 from esper.leyline import BlendConfig, BlendMode, BlendSchedule
 from esper.tolaria import trainer as trainer_module
 from esper.tolaria.config import TrainConfig
+from esper.tolaria.loop.aggregation import sources
 from esper.tolaria.loop.arm_steps import ArmSteps
 from esper.tolaria.loop.graphs import graphs as bookkeeping
-from esper.tolaria.loop.graphs.graphs import WARM_UP_STEPS
+from esper.tolaria.loop.graphs.graphs import MEASURED_WARM_UP_STEPS, WARM_UP_STEPS
 from esper.tolaria.plane.null_control import NullControl
 from esper.tolaria.ranks.support import check_settings
 from esper.tolaria.record.course.events import incident_kind
@@ -31,6 +32,8 @@ from esper.tolaria.trainer import Trainer
 from tests.unit.tolaria.loop.recording import RecordingBackend
 from tests.unit.tolaria.ranks.test_ranks import Recorded
 from tests.unit.tolaria.scripted_control import ScriptedControl, directive, fetch_artifact, germination, keep
+from tests.unit.tolaria.stacks.test_stack_runs import KEPT as STACKS
+from tests.unit.tolaria.stacks.test_stack_runs import config_in as stacks_in
 from tests.unit.tolaria.test_trainer import CONFIG, CULLED, KEPT, SLOT, KilledError, Recorder
 
 PLAIN = replace(CONFIG, grow="never", dropout=0.0, epochs=4)
@@ -49,10 +52,14 @@ class Run:
         **options: Any,
     ) -> None:
         self.told = observer or Recorder()
-        control = NullControl() if script is None else ScriptedControl(script)
+        self.control = NullControl() if script is None else ScriptedControl(script)
         steps = ArmSteps if backend is None else partial(ArmSteps, backend=backend)
         store, resume = options.get("store"), options.get("resume", False)
-        trainer = Trainer(prepare(config, fetch_artifact), lambda _: control, self.told, steps=steps, store=store)
+        run = prepare(config, fetch_artifact)
+        state = run.executor._state
+        every = options.get("measure_every_steps", state.config.measure_every_steps)
+        state.config = replace(state.config, measure_every_steps=every)
+        trainer = Trainer(run, lambda _: self.control, self.told, steps=steps, store=store)
         self.summary = trainer.train(resume=resume)
         self.model = trainer._run.executor.arm.model
 
@@ -120,12 +127,113 @@ def test_a_graft_and_its_twin_are_recorded_once_each(script: Any) -> None:
     recorded = Run(CONFIG, RecordingBackend(), script)
     check_alike(recorded, Run(CONFIG, script=script), rtol=1e-5)
     entry = recorded.summary["graphs"]
-    assert entry["captures"] == 1 + 2 + 1 + 2 + 1
-    assert entry["eager"]["warm_up"] == WARM_UP_STEPS * entry["captures"]
-    assert set(entry["eager"]) == {"warm_up", "measured", "behind"}
+    # Of the first seed the third step before a boundary is recorded; the second has no third.
+    assert entry["captures"] == 1 + 3 + 1 + 2 + 1
+    assert set(entry["eager"]) == {"warm_up", "behind"}
+    assert entry["measured_replays"] == 1
     assert entry["fallbacks"] == {}
     assert len(recorded.notices("tolaria.graph_captured")) >= 5
     assert incident_kind("tolaria.graph_captured") == "graph"
+
+
+def measured_of(run: Run) -> list[list[float]]:
+    """What was told of seeds: at boundaries, then at ends of epochs."""
+    assert isinstance(run.control, ScriptedControl)
+    seen = [seed for collected in run.control.collected for seed in collected.observations]
+    figures = [[seed.gradient_norm, seed.rms_ratio, seed.blend.alpha_mean] for seed in seen]
+    sources = [seed.gradient for told in run.told.epochs if told.aggregation for seed in told.aggregation.seeds]
+    for source in sources:
+        blend = [source.blended.mean, source.blended.p95, source.blended.sparsity, source.blended.clamped_fraction]
+        layers = [norm for _, norm in source.layers]
+        figures.append([source.steps, source.norm, source.share, source.teacher_share or 0.0, *blend, *layers])
+    return figures
+
+
+JUDGED = {4: germination("s1", SLOT), 44: keep("s1")}
+LIVELY = replace(CONFIG, evaluate_every_steps=2)
+"""Boundaries after every two steps; with outputs measured at every third all kinds of measured steps come."""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"clip_norm": 0.5},
+        {"seed_conflicts": True, "amp": "bf16"},
+        pytest.param({"optimizer": "rmsprop", "accumulate": 2}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_steps_that_measure_seeds_are_replayed_and_tell_what_eager_ones_do(change: dict[str, Any]) -> None:
+    config = replace(LIVELY, **change)
+    recorded = Run(config, RecordingBackend(), JUDGED, measure_every_steps=3)
+    eager = Run(config, None, JUDGED, measure_every_steps=3)
+    check_alike(recorded, eager, rtol=1e-5)
+    told, heard = measured_of(recorded), measured_of(eager)
+    assert len(heard) > 20
+    assert any(len(figures) > 3 for figures in heard)
+    assert [len(figures) for figures in told] == [len(figures) for figures in heard]
+    for figures, expected in zip(told, heard, strict=True):
+        assert figures == pytest.approx(expected, rel=1e-4, abs=1e-7)
+    entry = recorded.summary["graphs"]
+    assert set(entry["eager"]) == {"warm_up", "behind"}
+    assert entry["fallbacks"] == {}
+    # The plain step is recorded at step 14; of those before step 46 from there on, this many measure
+    gradients, outputs, both = 10, 5, 5
+    assert entry["measured_replays"] == gradients + outputs + both - 3 * MEASURED_WARM_UP_STEPS
+
+
+def test_what_is_measured_of_a_short_phase_is_not_worth_a_recording() -> None:
+    script = {4: germination("s1", SLOT), 16: keep("s1")}
+    entry = Run(replace(CONFIG, epochs=4), RecordingBackend(), script).summary["graphs"]
+    assert (entry["captures"], entry["measured_replays"]) == (1 + 2 + 1, 0)
+    assert set(entry["eager"]) == {"warm_up", "behind"}
+
+
+def test_a_measure_that_asks_the_host_stays_eager_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = sources.sample_of_gradients
+
+    def asking(*arguments: Any) -> Any:
+        sample = plain(*arguments)
+        assert sample is not None
+        return sample if float(sample.table.sum()) else None
+
+    eager = Run(LIVELY, None, JUDGED)
+    monkeypatch.setattr(sources, "sample_of_gradients", asking)
+    recorded = Run(LIVELY, RecordingBackend(), JUDGED)
+    check_alike(recorded, eager, rtol=1e-5)
+    entry = recorded.summary["graphs"]
+    assert entry["fallbacks"] == {"measured": 1}
+    assert entry["eager"]["measured"] > 10
+    # What had been recorded is recorded anew, because a failed recording leaves generators in another state.
+    assert entry["captures"] == 1 + 2 + 2
+    assert recorded.notices("tolaria.graph_fallback") == [
+        "a step can't be recorded and stays eager: measured: "
+        "operation not permitted when stream is capturing: a value is read"
+    ]
+
+
+def test_where_a_twin_s_step_can_t_be_recorded_the_main_arm_s_is_recorded_anew() -> None:
+    tries = iter(range(100))
+
+    def third() -> None:
+        if next(tries) == 2:
+            out_of_memory()
+
+    script = {4: germination("s1", SLOT), 20: [directive("s1", "INSTALL_TWIN")]}
+    config = replace(CONFIG, epochs=4)
+    recorded = Run(config, RecordingBackend(third), script)
+    assert recorded.summary["weights_digest"] == Run(config, RecordingBackend()).summary["weights_digest"]
+    entry = recorded.summary["graphs"]
+    assert entry["fallbacks"] == {"out_of_memory": 1}
+    assert entry["eager"]["given_up"] > 0
+    assert entry["captures"] == 1 + 1 + 1
+
+
+@pytest.mark.slow
+def test_of_a_run_that_is_grown_by_stacks_only_warm_ups_are_eager(tmp_path: Path) -> None:
+    entry = Run(stacks_in(tmp_path), RecordingBackend(), STACKS).summary["graphs"]
+    assert entry["eager"] == {"warm_up": WARM_UP_STEPS * entry["captures"]}
+    assert (entry["captures"], entry["measured_replays"], entry["fallbacks"]) == (1 + 2 + 2, 0, {})
 
 
 def blended(mode: BlendMode, **fields: Any) -> dict[int, Any]:
@@ -149,7 +257,8 @@ def test_a_moving_alpha_and_a_falling_rate_record_nothing_anew() -> None:
     check_alike(recorded, Run(config, script=script), rtol=1e-5)
     alphas = {seed.alpha for boundary in recorded.told.boundaries for seed in boundary.seeds}
     assert len(alphas) > 3
-    assert recorded.summary["graphs"]["captures"] == 1 + 2  # it is kept beside its layers, and alpha moves on
+    # The seed is kept beside its layers, and alpha moves on; what is measured of it is recorded in two ways.
+    assert recorded.summary["graphs"]["captures"] == 1 + 2 + 2
 
 
 def test_the_short_last_batch_of_an_epoch_has_a_recording_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

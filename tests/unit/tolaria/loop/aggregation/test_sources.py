@@ -37,7 +37,7 @@ def stepped(run: Grown, *, weights: list[float] | None = None, meter: SeedMeter 
         group["lr"] = 0.0
     by_seed = dict(zip((graft.seed_id for graft in run.arm.grafts), weights or [1.0] * 9, strict=False))
     stepper = Stepper(run.run.task, run.config, torch.device("cpu"), weigh=lambda graft: by_seed[graft.seed_id])
-    return stepper.run(run.arm, run.batch, step, run.groups, meter=meter), gradients(run)
+    return stepper.run(run.arm, run.batch, step, run.groups, note=None if meter is None else meter.note), gradients(run)
 
 
 @pytest.mark.parametrize("slots", SEEDS, ids=len)
