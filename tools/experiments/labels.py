@@ -36,12 +36,12 @@ def label(axes: Axes, named: Mapping[str, tuple[Point, object]], lines: Iterable
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
     scale = figure.dpi / 72.0
-    pixels = {name: axes.transData.transform(point) for name, (point, _) in named.items()}
+    pixels = {name: _pixel(axes, point) for name, (point, _) in named.items()}
     taken = [Bbox.from_bounds(x - 1, y - 1, 2, 2).padded(POINT_RADIUS * scale) for x, y in pixels.values()]
     taken += [Bbox.from_bounds(x - 1, y - 1, 2, 2).padded(scale) for line in lines for x, y in _along(axes, line)]
     frame = axes.get_window_extent(renderer)
     written: list[Bbox] = []
-    for name, (point, color) in sorted(named.items(), key=lambda item: tuple(pixels[item[0]])):
+    for name, (point, color) in sorted(named.items(), key=lambda item: pixels[item[0]]):
         text = axes.annotate(
             name, point, (0, 0), textcoords="offset points", fontsize=SIZE, color=color, va="center", zorder=5
         )
@@ -62,9 +62,14 @@ def label(axes: Axes, named: Mapping[str, tuple[Point, object]], lines: Iterable
 
 def _along(axes: Axes, line: Sequence[Point]) -> Iterator[Point]:
     """Pixels on a line, close to each other."""
-    ends = [axes.transData.transform(point) for point in line]
+    ends = [_pixel(axes, point) for point in line]
     for start, end in pairwise(ends):
         yield from _dotted(start, end)
+
+
+def _pixel(axes: Axes, point: Point) -> Point:
+    x, y = axes.transData.transform(point)
+    return float(x), float(y)
 
 
 def _dotted(start: Point, end: Point) -> Iterator[Point]:
