@@ -145,6 +145,7 @@ def _line(plan: Plan, arm: str, rate: float | None, own: BySeed, first: BySeed, 
             "difference_95": half,
             "p": p_value(paired),
             "first_is_better": sum(sign * difference > 0 for difference in paired),
+            "pairs": len(paired),
             "equal": sum(difference == 0 for difference in paired),
             "first_costs": statistics.fmean(
                 first[seed]["training_macs"] / row["training_macs"] for seed, row in own.items() if seed in first
@@ -184,17 +185,21 @@ def _cells(plan: Plan, line: Line, shares: Iterable[str]) -> list[str]:
         difference = f"{line['difference']:+.{digits}f}{half_of(line['difference_95'], digits)}"
         p = chance(line["p"])
         ties = f", {line['equal']} equal" if line["equal"] else ""
-        better = f"{line['first_is_better']} of {line['runs']}{ties}"
+        better = f"{line['first_is_better']} of {line['pairs']}{ties}"
         cost = f"{line['first_costs']:.2f}x"
     rate = "" if line["rate"] is None else f" (rate {line['rate']:g})"
     cells = [f"{line['arm']}{rate}", str(line["runs"]), f"{line['score']:.{digits}f}{spread}", difference, p, better]
     cells += [f"{line['parameters']:,.0f}", f"{line['steps']:,.0f}", f"{line['training_macs']:.3e}", cost]
     cells += [f"{line['kept']} of {line['judged']}"]
     for name in shares:
-        share = line.get(name)
         p = "" if line.get(f"{name}_p") is None else f" (p {chance(line[f'{name}_p'])})"
-        cells += ["-" if share is None else f"{share:.3f}{half_of(line[f'{name}_95'], 3)}{p}"]
+        cells += ["-" if name not in line else share_told(line, name) + p]
     return cells
+
+
+def share_told(line: Line, name: str = "share_of_frontier") -> str:
+    """The mean of the seeds' shares with half of its interval, to as many digits wherever it is said."""
+    return f"{line[name]:.2f}{half_of(line[f'{name}_95'], 2)}"
 
 
 def half_of(width: float | None, digits: int) -> str:

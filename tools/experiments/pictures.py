@@ -10,7 +10,7 @@ from textwrap import wrap
 from typing import Any
 
 import matplotlib
-from comparing import Line, scores
+from comparing import Line, scores, share_told
 from frontier import Points, cost_at
 from labels import Point, label
 from matplotlib.axes import Axes
@@ -68,7 +68,7 @@ def cost_picture(
     shown = [(arm, own) for arm, own in known if own]
     if not shown:
         return None
-    drawn, axes = _picture()
+    drawn, axes = _picture(6.5)
     told = {line["arm"]: line for line in lines}
     levels = _levels(plan, [own for _, own in shown])
     means: dict[str, tuple[float, float]] = {}
@@ -95,15 +95,21 @@ def cost_picture(
         axes.set(yscale="log", ylabel="test error, %")
         _tell_ticks(axes.yaxis)
     _tell_ticks(axes.xaxis)
-    shares = {arm: told[arm]["share_of_frontier"] for arm in means if "share_of_frontier" in told.get(arm, {})}
+    shares = {arm: share_told(told[arm]) for arm in means if "share_of_frontier" in told.get(arm, {})}
     ties = {arm: _tie(means[arm], joined) for arm in shares}
     for arm, tie in ties.items():
         axes.plot(*zip(*tie, strict=True), color=names[arm][1], linestyle=":", linewidth=1.2, zorder=2)
     if shares:
         axes.plot([], [], color=QUIET, linestyle=":", label="(share of the frontier's cost at the same loss)")
-    spelt = {f"{arm} ({shares[arm]:.2f})" if arm in shares else arm: where for arm, where in names.items()}
+    spelt = {_name(plan, arm, shares.get(arm)): where for arm, where in names.items()}
     label(axes, spelt, [joined, *ties.values()])
     return _saved(drawn, plan.about, path)
+
+
+def _name(plan: Plan, arm: str, share: str | None) -> str:
+    """What an arm, or a choice among arms, is called beside its mean."""
+    name = (plan.arms[arm].label if arm in plan.arms else None) or arm
+    return name if share is None else f"{name} ({share})"
 
 
 def _tie(mean: Point, joined: Points) -> list[Point]:
@@ -206,9 +212,10 @@ def _spent(step: int, macs: Macs) -> float:
     return spent + (more - spent) * (step - before) / max(1, after - before)
 
 
-def _picture() -> tuple[Figure, Axes]:
+def _picture(height: float = 5.0) -> tuple[Figure, Axes]:
+    """`height` in inches."""
     with matplotlib.rc_context(STYLE):
-        drawn = Figure(figsize=(9.5, 5.0), layout="constrained", dpi=110)
+        drawn = Figure(figsize=(9.5, height), layout="constrained", dpi=110)
         return drawn, drawn.subplots()
 
 

@@ -26,6 +26,8 @@
 
     [arms.rival]
     made_by = "beside_gromo.py"    # a script that adds rows of its own
+    label = "a rival"              # what pictures call it; by its name where there is none
+
     [sweep]                        # some arms as one: what choosing among them costs, and gives
     arms = ["narrow", "wide"]
     rungs = [0.25, 0.5]            # shares of a run after which successive halving drops half of them
@@ -70,6 +72,8 @@ class Arm:
     """The arm that this one is compared with; None: the plan's first."""
     made_by: str | None = None
     """The script that adds this arm's rows; nothing is trained for it here."""
+    label: str | None = None
+    """What pictures call it; None: by its name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
