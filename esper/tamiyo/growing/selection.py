@@ -77,6 +77,9 @@ class Selection:
 
 
 def _exclusions(candidates: Sequence[Candidate]) -> str:
+    """Each slot's own reason; that a run was widened already is the same of all."""
+    if candidates[0].excluded.startswith(WIDENED):
+        return candidates[0].excluded
     told = [f"{item.slot.slot_id}: {item.excluded.removeprefix(PREFIX)}" for item in candidates[:TOLD_SLOTS]]
     more = len(candidates) - len(told)
     return "; ".join([*told, f"and {more} more slots"] if more else told)
