@@ -21,7 +21,7 @@ from esper.tamiyo.learned.exploring import ExploringPolicy
 from esper.tamiyo.policy import HeuristicPolicy, Policy
 from esper.urza.catalog import Catalog
 
-DECISION_VERSION = 4
+DECISION_VERSION = 5
 PACKET = "packet"
 _POLICY = "policy"
 _WAS_LATE = "was_late"

@@ -51,7 +51,7 @@ class Trigger:
     target_depth: int | None = None
     """Blocks that a run of blocks shall have at the end; None: as many as the judge keeps."""
     span: Mapping[str, float] = field(default_factory=dict)
-    """Parameters of a blueprint that widens a layer, `width` or `factor`; empty: the blueprint's default."""
+    """Parameters of a blueprint that widens a layer, `width` or `factor`; empty: the run says nothing."""
     blend: BlendSettings = field(default_factory=BlendSettings)
     """What the run asks of blends; what it leaves out follows from the seed."""
 

@@ -342,7 +342,8 @@ class TrainConfig:
     span_width: str = _setting(
         "growth",
         SPAN_WIDTH,
-        "how much a seed widens its layer: +N by N units, xF to F times its width; auto: +8, or as learned",
+        "how much a seed widens its layer: +N by N units, xF to F times its width; "
+        "auto: a single seed to four times, by at most 48 units, or as learned",
     )
     min_documents: int = _setting("growth", 30, "smallest number of documents in a text's judging set")
     stack_shares: tuple[float, ...] = _setting(

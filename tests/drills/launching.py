@@ -14,7 +14,7 @@ from typing import Any
 from esper.core.process.child import child_command
 
 LAUNCHER = tuple(child_command("esper.tolaria.launcher"))
-NARROW = ("--data", "digits", "--model", "mlp", "--hidden", "4,4", "--plain")
+NARROW = ("--data", "digits", "--model", "mlp", "--hidden", "4,4", "--span-width", "+8", "--plain")
 TIMEOUT_S = 300
 
 

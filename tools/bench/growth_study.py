@@ -21,12 +21,14 @@ from typing import Any
 
 from esper.core.process.child import child_command
 
+BY_EIGHT = ("--span-width", "+8")
+"""As often as the judge keeps it: many small verdicts, on useful seeds and useless ones."""
 ARMS: dict[str, tuple[str, ...]] = {
-    "narrow4": ("--hidden", "4,4"),
-    "narrow6": ("--hidden", "6,6"),
-    "saturated": ("--hidden", "64,64"),
-    "forced": ("--hidden", "64,64", "--grow", "always"),
-    "useless": ("--hidden", "6,6", "--grow", "always", "--blueprints", "control.random_frozen"),
+    "narrow4": ("--hidden", "4,4", *BY_EIGHT),
+    "narrow6": ("--hidden", "6,6", *BY_EIGHT),
+    "saturated": ("--hidden", "64,64", *BY_EIGHT),
+    "forced": ("--hidden", "64,64", *BY_EIGHT, "--grow", "always"),
+    "useless": ("--hidden", "6,6", *BY_EIGHT, "--grow", "always", "--blueprints", "control.random_frozen"),
 }
 
 

@@ -37,7 +37,7 @@ from esper.tolaria.plane.services import SECRET_VARIABLE
 FIRST_SEED, HELD_OUT_SEED = 9000, 70_000
 ROUND, NEVER = 10, 10**6
 RANDOM = "random"
-FLAGS = {"never": ("--grow", "never"), "heuristic": (), "heuristic x4": ("--span-width", "x4")}
+FLAGS = {"never": ("--grow", "never"), "heuristic": ("--span-width", "+8"), "heuristic x4": ("--span-width", "x4")}
 """Arms that differ by what the run is told: a heuristic that takes the widest step is the learned one's fair rival."""
 RECORDED = Path(__file__).parent / "rows"
 

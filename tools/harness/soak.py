@@ -147,6 +147,7 @@ def configured(run_dir: Path, options: argparse.Namespace) -> TrainConfig:
         epochs=options.epochs,
         device=options.device,
         grow="always",
+        span_width="+8",
         growth_warmup_steps=40,
         incubate="shadow",
         incubate_fraction=0.02,

@@ -89,6 +89,7 @@ def settings(run_dir: Path, epochs: int, batch_size: int, device: str, **further
         lr=LEARNING_RATE,
         min_samples=50,
         grow="always",
+        span_width="+8",
         run_dir=run_dir,
         **(own | further),
     )

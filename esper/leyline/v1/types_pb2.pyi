@@ -233,6 +233,7 @@ class DecisionReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DECISION_REASON_EXPLORED: _ClassVar[DecisionReason]
     DECISION_REASON_LEARNED: _ClassVar[DecisionReason]
     DECISION_REASON_NEW_TASK: _ClassVar[DecisionReason]
+    DECISION_REASON_WIDENED: _ClassVar[DecisionReason]
 
 class RejectionReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -474,6 +475,7 @@ DECISION_REASON_TARGET_REACHED: DecisionReason
 DECISION_REASON_EXPLORED: DecisionReason
 DECISION_REASON_LEARNED: DecisionReason
 DECISION_REASON_NEW_TASK: DecisionReason
+DECISION_REASON_WIDENED: DecisionReason
 REJECTION_REASON_UNSPECIFIED: RejectionReason
 REJECTION_REASON_MISSING_SIGNATURE: RejectionReason
 REJECTION_REASON_INVALID_SIGNATURE: RejectionReason

@@ -22,9 +22,10 @@ from esper.leyline import (
 from esper.tamiyo.context import CLOSING_STAGES, RunContext
 from esper.tamiyo.growing.blends import blend_for, incubates
 from esper.tamiyo.growing.budget import PREFIX, Purse
+from esper.tamiyo.growing.widening import Widening, widens
 from esper.urza.blueprints import FACTOR, WIDTH
 from esper.urza.catalog import completed
-from esper.urza.cost import SPAN_KINDS, cost
+from esper.urza.cost import cost
 
 CLOSED = "closed"
 Choice = tuple[SlotSpec, Blueprint | None]
@@ -143,14 +144,15 @@ def candidate_of(
     *,
     standing: Standing,
     prices: PriceList,
-    span: Mapping[str, float],
+    widening: Widening,
 ) -> Candidate:
-    """A slot with its blueprint, priced, and widened by `span` where it widens; or the reason why it is out."""
+    """A slot with its blueprint, priced, and widened so far where it widens; or the reason why it is out."""
     slot, blueprint = choice
     if blueprint is None:
         return Candidate(slot=slot, position=position, blueprint=None, score=score, excluded="no blueprint fits")
     signal = standing.signals.get(slot.slot_id)
-    closed = standing.closed.get(slot.slot_id)
+    asked, refused = (widening.asked, widening.refused) if widens(blueprint, slot) else ({}, "")
+    against = refused or standing.closed.get(slot.slot_id)
 
     def priced(values: Mapping[str, float]) -> Candidate:
         terms = prices.terms(blueprint, slot, signal, values)
@@ -161,20 +163,15 @@ def candidate_of(
             score=score,
             parameters=terms.parameters,
             forward_macs=terms.forward_macs,
-            excluded=closed or terms.objection or standing.purse.objection(terms.parameters, terms.forward_macs) or "",
+            excluded=against or terms.objection or standing.purse.objection(terms.parameters, terms.forward_macs) or "",
             values=terms.values,
         )
 
-    asked = span if widens(blueprint, slot) else {}
     if FACTOR.name not in asked:
         return priced(asked)
-    width = int(completed(blueprint, asked, units=signal.width if signal is not None else slot.width)[WIDTH.name])
-    return _largest(priced, width)
-
-
-def widens(blueprint: Blueprint, slot: SlotSpec) -> bool:
-    """Whether the blueprint widens a layer there, by a width that can be said."""
-    return slot.kind in SPAN_KINDS and any(bound.name == FACTOR.name for bound in blueprint.parameters)
+    units = signal.width if signal is not None else slot.width
+    width = min(completed(blueprint, asked, units=units)[WIDTH.name], widening.most_units)
+    return _largest(priced, int(width))
 
 
 def closures(packet: SystemStatePacket) -> dict[str, str]:

@@ -24,6 +24,7 @@ from esper.leyline import (
 from esper.tamiyo.context import LIVE_STAGES, RunContext
 from esper.tamiyo.growing.budget import BUDGET, PREFIX
 from esper.tamiyo.growing.candidates import CLOSED, Candidate, Choice, PriceList, Standing, candidate_of
+from esper.tamiyo.growing.widening import WIDENED, widening_of
 from esper.urza.catalog import Catalog, assigned, completed, misfit
 from esper.urza.cost import cost
 
@@ -38,6 +39,7 @@ PREFERRED: Mapping[SlotKind, str] = {
 DEEP = "deep enough"
 LACKS: Sequence[tuple[DecisionReason, str]] = (
     (DecisionReason.DECISION_REASON_TARGET_REACHED, DEEP),
+    (DecisionReason.DECISION_REASON_WIDENED, WIDENED),
     (DecisionReason.DECISION_REASON_BUDGET, BUDGET),
     (DecisionReason.DECISION_REASON_EMBARGO, CLOSED),
     (DecisionReason.DECISION_REASON_NO_SLOT, ""),
@@ -75,6 +77,9 @@ class Selection:
 
 
 def _exclusions(candidates: Sequence[Candidate]) -> str:
+    """Each slot's own reason; that a run was widened already is the same of all."""
+    if candidates[0].excluded.startswith(WIDENED):
+        return candidates[0].excluded
     told = [f"{item.slot.slot_id}: {item.excluded.removeprefix(PREFIX)}" for item in candidates[:TOLD_SLOTS]]
     more = len(candidates) - len(told)
     return "; ".join([*told, f"and {more} more slots"] if more else told)
@@ -95,9 +100,11 @@ def select(
     scores = slot_scores(slots, state.evidence)
     start = state.next_slot % len(slots) if slots else 0
     order = [*range(start, len(slots)), *range(start)]
-    span, standing, prices = context.trigger.span, Standing.of(packet, context), prices or PriceList(context)
+    widening = widening_of(packet, context)
+    standing, prices = Standing.of(packet, context), prices or PriceList(context)
     candidates = tuple(
-        candidate_of(choice[i], i, scores[slots[i].slot_id], standing=standing, prices=prices, span=span) for i in order
+        candidate_of(choice[i], i, scores[slots[i].slot_id], standing=standing, prices=prices, widening=widening)
+        for i in order
     )
     open_ = [item for item in candidates if not item.excluded]
     return Selection(candidates=candidates, chosen=max(open_, key=lambda item: item.score, default=None))

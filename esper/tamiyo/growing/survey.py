@@ -13,7 +13,7 @@ from functools import cached_property
 from esper.leyline import SlotSpec, SystemStatePacket, TamiyoRunState
 from esper.tamiyo.context import RunContext
 from esper.tamiyo.growing.budget import Purse
-from esper.tamiyo.growing.candidates import Candidate, Choice, PriceList, Standing, candidate_of, widens
+from esper.tamiyo.growing.candidates import Candidate, Choice, PriceList, Standing, candidate_of
 from esper.tamiyo.growing.selection import (
     Selection,
     choice_of,
@@ -23,10 +23,11 @@ from esper.tamiyo.growing.selection import (
     select_stack,
     slot_scores,
 )
+from esper.tamiyo.growing.widening import Widening, widens
 from esper.urza.blueprints import FACTOR
 from esper.urza.catalog import Catalog, misfit
 
-WIDENINGS: tuple[Mapping[str, float], ...] = ({}, {FACTOR.name: 2.0}, {FACTOR.name: 4.0})
+WIDENINGS = tuple(Widening(asked=asked) for asked in ({}, {FACTOR.name: 2.0}, {FACTOR.name: 4.0}))
 """How much a layer may be widened where the run doesn't say: by the blueprint's default, to twice, to four times."""
 
 
@@ -36,7 +37,7 @@ class _Offer:
 
     choice: Choice
     position: int
-    spans: Sequence[Mapping[str, float]]
+    widenings: Sequence[Widening]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,9 @@ class Offers:
         for offer in self._offers:
             score = scores[offer.choice[0].slot_id]
             mine: dict[tuple[object, ...], Candidate] = {}
-            for span in offer.spans:
+            for widening in offer.widenings:
                 candidate = candidate_of(
-                    offer.choice, offer.position, score, standing=standing, prices=self._prices, span=span
+                    offer.choice, offer.position, score, standing=standing, prices=self._prices, widening=widening
                 )
                 # Of widths that the budget cut down to the same, one is enough.
                 mine.setdefault((candidate.parameters, *sorted(candidate.values.items())), candidate)
@@ -109,11 +110,12 @@ class Offers:
         positions = {slot_id: i for i, slot_id in enumerate(dict.fromkeys(slot.slot_id for slot, _ in choices))}
         given = self.context.trigger.span
 
-        def spans(choice: Choice) -> Sequence[Mapping[str, float]]:
+        def widenings(choice: Choice) -> Sequence[Widening]:
             slot, blueprint = choice
-            return WIDENINGS if blueprint is not None and not given and widens(blueprint, slot) else (given,)
+            is_open = blueprint is not None and not given and widens(blueprint, slot)
+            return WIDENINGS if is_open else (Widening(asked=given),)
 
-        return [_Offer(choice, positions[choice[0].slot_id], spans(choice)) for choice in choices]
+        return [_Offer(choice, positions[choice[0].slot_id], widenings(choice)) for choice in choices]
 
 
 def survey(state: TamiyoRunState, packet: SystemStatePacket, context: RunContext, catalog: Catalog) -> Selection:

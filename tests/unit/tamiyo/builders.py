@@ -121,6 +121,11 @@ def spec(mode: GrowthTrigger = AUTO, **changes: object) -> TamiyoRunSpec:
     return TamiyoRunSpec(**{**given, **changes})  # type: ignore[arg-type]
 
 
+def by_eight(mode: GrowthTrigger = AUTO, **changes: object) -> TamiyoRunSpec:
+    """A run that widens by eight units, as often as the judge keeps them."""
+    return spec(trigger=TriggerSettings(trigger=mode, span_units=8), **changes)
+
+
 def context(run_spec: TamiyoRunSpec | None = None, config: TamiyoConfig | None = None) -> RunContext:
     run_spec = run_spec or spec()
     return context_of(run_spec, run_spec.trigger, config or TamiyoConfig())
@@ -252,7 +257,7 @@ def improving(step: int) -> tuple[float, float]:
 class Simulation:
     """A trainer and Kasmina in one: applies what is decided, one packet later, and judges by `is_kept`."""
 
-    run_spec: TamiyoRunSpec = field(default_factory=spec)
+    run_spec: TamiyoRunSpec = field(default_factory=by_eight)
     curve: Curve = narrow
     is_kept: Callable[[int], bool] = lambda seed: True
     config: TamiyoConfig = field(default_factory=TamiyoConfig)

@@ -12,6 +12,7 @@ import math
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -65,8 +66,9 @@ def _heuristic(out: Path, places: Places, later: Sequence[Episode]) -> dict[str,
     shutil.rmtree(out / "heuristic", ignore_errors=True)
     with shared_services() as flags:
         plane = Plane(flags)
-        rows = play(plane, later, out / "heuristic", places, "heuristic")
-        return {"worth": _worth(plane, out, "heuristic", later, rows)}
+        told = [replace(each, flags=(*each.flags, "--span-width", "+8")) for each in later]
+        rows = play(plane, told, out / "heuristic", places, "heuristic")
+        return {"worth": _worth(plane, out, "heuristic", told, rows)}
 
 
 def _store_of(out: Path, arm: str) -> Path:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from esper.core.messages.validation import violations
 from esper.leyline import (
     Budget,
+    DecisionReason,
     IssuedCommand,
     SeedStage,
     SystemMode,
@@ -28,6 +29,7 @@ from tests.unit.tamiyo.builders import (
     Curve,
     Simulation,
     actions,
+    by_eight,
     context,
     first_state,
     improving,
@@ -56,6 +58,20 @@ def test_a_narrow_host_is_grown_judged_and_grown_again_until_the_decay_is_near()
     assert [seed for _, action, seed in found if action == "fossilize"] == [f"s{n + 1}" for n in range(len(grown))]
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_run_that_says_no_width_widens_one_layer_to_four_times_and_then_no_other(is_kept: bool) -> None:
+    simulation = Simulation(curve=narrow, run_spec=spec(), is_kept=lambda seed: is_kept)
+    verdicts = list(simulation.run())
+    found = actions(verdicts)
+    assert [action for _, action, _ in found] == ["germinate", "fossilize" if is_kept else "cull"]
+    orders = [issue.command.seed for verdict in verdicts for issue in verdict.issues]
+    assert [(given.name, given.value) for given in orders[0].parameters] == [("width", 3 * 6)]
+    later = [verdict for verdict in verdicts if verdict.selection and not verdict.issues]
+    assert {verdict.metadata.reasons[0] for verdict in later} == {DecisionReason.DECISION_REASON_WIDENED}
+    assert all("s1 is the one widening of a run that says no span_width" in each.metadata.detail for each in later)
+    assert later
+
+
 def test_slots_take_turns() -> None:
     simulation = Simulation(curve=narrow)
     list(simulation.run())
@@ -68,7 +84,7 @@ def test_a_saturated_host_is_never_grown() -> None:
 
 
 def test_two_culls_end_growth_even_where_it_is_forced() -> None:
-    found = actions(Simulation(curve=saturated, run_spec=spec(ALWAYS), is_kept=lambda seed: False).run())
+    found = actions(Simulation(curve=saturated, run_spec=by_eight(ALWAYS), is_kept=lambda seed: False).run())
     assert [action for _, action, _ in found] == ["germinate", "cull"] * 2
 
 
@@ -220,7 +236,7 @@ def test_a_run_that_was_killed_and_resumed_decides_like_an_unbroken_one(
         for verdict in first.run(at_step + EVERY_STEPS, killed_at)
         for issue in verdict.issues
     ]
-    resumed = new(run_spec=spec(generation=2, replay=lost), state=state_from(blob, RUN), seeds=seeds, growth=growth)
+    resumed = new(run_spec=by_eight(generation=2, replay=lost), state=state_from(blob, RUN), seeds=seeds, growth=growth)
     verdicts = list(resumed.run(at_step + EVERY_STEPS))
     assert before + actions(iter(verdicts)) == unbroken
     assert [i for verdict in verdicts for i in verdict.replayed_ids] == [command.command_id for command in lost]

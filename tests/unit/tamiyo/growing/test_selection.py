@@ -24,6 +24,7 @@ from tests.unit.tamiyo.builders import (
     ALWAYS,
     AUTO,
     CATALOG,
+    by_eight,
     context,
     first_state,
     manifest,
@@ -82,15 +83,15 @@ def test_an_embargoed_slot_is_skipped_until_its_last_step_is_over() -> None:
 
 def test_a_slot_stays_closed_until_what_was_culled_there_is_cleared() -> None:
     for stage in (SeedStage.SEED_STAGE_EMBARGOED, SeedStage.SEED_STAGE_RESETTING):
-        closing = selected(seeds=[seed_state("s1", stage)])
+        closing = selected(by_eight(), seeds=[seed_state("s1", stage)])
         assert chosen(closing)[0] == SECOND
         assert closing.candidates[0].excluded == "closed until seed s1 is cleared from it"
-    assert chosen(selected(seeds=[seed_state("s1", SeedStage.SEED_STAGE_DORMANT)]))[0] == FIRST
+    assert chosen(selected(by_eight(), seeds=[seed_state("s1", SeedStage.SEED_STAGE_DORMANT)]))[0] == FIRST
 
 
 def test_a_slot_whose_seed_would_break_the_budget_is_skipped() -> None:
     # Eight units beside fc1-fc2 cost 568 parameters, beside fc2-fc3 only 136.
-    limited = spec(budget=Budget(max_parameters=502 + 200))
+    limited = by_eight(budget=Budget(max_parameters=502 + 200))
     assert chosen(selected(limited))[0] == SECOND
 
 
@@ -106,7 +107,8 @@ def test_with_nothing_affordable_nothing_is_chosen_and_the_budget_is_blamed() ->
 def test_the_price_follows_the_width_that_the_host_has_now() -> None:
     grown = slot_signal(1)
     grown.in_features += 8
-    before, after = selected(next_slot=1), selected(next_slot=1, slots=[slot_signal(0), grown])
+    before = selected(by_eight(), next_slot=1)
+    after = selected(by_eight(), next_slot=1, slots=[slot_signal(0), grown])
     assert after.chosen is not None
     assert before.chosen is not None
     assert after.chosen.parameters == before.chosen.parameters + 8 * 8
@@ -115,6 +117,39 @@ def test_the_price_follows_the_width_that_the_host_has_now() -> None:
 def asked(selection: Selection) -> dict[str, float]:
     assert selection.chosen is not None
     return dict(selection.chosen.values)
+
+
+@pytest.mark.parametrize(("units", "added"), [(1, 3), (6, 18), (16, 48), (17, 48), (64, 48), (4096, 48)])
+def test_a_layer_of_a_run_that_says_nothing_grows_to_four_times_its_width_by_48_units_at_most(
+    units: int, added: int
+) -> None:
+    layer = slot_signal(0)
+    layer.width = units
+    assert asked(selected(slots=[layer, slot_signal(1)])) == {"width": added}
+
+
+def test_the_usual_step_is_cut_to_the_budget_and_said_factors_are_not_cut_to_48_units() -> None:
+    limited = spec(budget=Budget(max_parameters=502 + 5 * (64 + 1 + 6)))
+    assert asked(selected(limited)) == {"width": 5}
+    layer = slot_signal(0)
+    layer.width = 64
+    said = spec(trigger=TriggerSettings(trigger=AUTO, span_factor=4.0))
+    assert asked(selected(said, slots=[layer, slot_signal(1)])) == {"width": 192}
+
+
+def test_one_widening_is_usual_whatever_became_of_it_and_what_widens_nothing_does_not_count() -> None:
+    for stage in (SeedStage.SEED_STAGE_FOSSILIZED, SeedStage.SEED_STAGE_DORMANT):
+        spent = selected(seeds=[seed_state("s1", stage)])
+        reason, words = spent.lack
+        assert (spent.chosen, reason) == (None, DecisionReason.DECISION_REASON_WIDENED)
+        assert "s1 is the one widening of a run that says no span_width" in words
+        assert chosen(selected(by_eight(), seeds=[seed_state("s1", stage)]))[0] == FIRST
+    other = seed_state("s1", SeedStage.SEED_STAGE_FOSSILIZED)
+    other.slot_id = "stack:blocks"
+    assert chosen(selected(seeds=[other]))[0] == FIRST
+    residual = spec(manifest=host_with(residual_slot(0)))
+    other.slot_id = residual_slot(0).slot_id
+    assert chosen(selected(residual, seeds=[other]))[1] == "residual.linear"
 
 
 def test_a_factor_widens_by_a_share_of_the_width_that_the_layer_has_now() -> None:
