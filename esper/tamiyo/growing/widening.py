@@ -16,7 +16,7 @@ from esper.tamiyo.context import RunContext
 from esper.urza.blueprints import FACTOR
 from esper.urza.cost import SPAN_KINDS
 
-WIDENED = "widened already"
+WIDENED = "the one usual widening was"
 """How the reason begins where a run has had its usual widening."""
 
 
@@ -44,7 +44,7 @@ def widening_of(packet: SystemStatePacket, context: RunContext) -> Widening:
     begun = [seed.seed_id for seed in packet.seeds if seed.slot_id in layers]
     if len(begun) < USUAL_TIMES:
         return USUAL
-    return replace(USUAL, refused=f"{WIDENED}: {begun[0]} is the one widening of a run that says no span_width")
+    return replace(USUAL, refused=f"{WIDENED} {begun[0]}; a span_width asks for more")
 
 
 def widens(blueprint: Blueprint, slot: SlotSpec) -> bool:

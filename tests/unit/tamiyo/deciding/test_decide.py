@@ -68,7 +68,7 @@ def test_a_run_that_says_no_width_widens_one_layer_to_four_times_and_then_no_oth
     assert [(given.name, given.value) for given in orders[0].parameters] == [("width", 3 * 6)]
     later = [verdict for verdict in verdicts if verdict.selection and not verdict.issues]
     assert {verdict.metadata.reasons[0] for verdict in later} == {DecisionReason.DECISION_REASON_WIDENED}
-    assert all("s1 is the one widening of a run that says no span_width" in each.metadata.detail for each in later)
+    assert all("the one usual widening was s1; a span_width asks for more" in each.metadata.detail for each in later)
     assert later
 
 

@@ -142,7 +142,7 @@ def test_one_widening_is_usual_whatever_became_of_it_and_what_widens_nothing_doe
         spent = selected(seeds=[seed_state("s1", stage)])
         reason, words = spent.lack
         assert (spent.chosen, reason) == (None, DecisionReason.DECISION_REASON_WIDENED)
-        assert "s1 is the one widening of a run that says no span_width" in words
+        assert "the one usual widening was s1; a span_width asks for more" in words
         assert chosen(selected(by_eight(), seeds=[seed_state("s1", stage)]))[0] == FIRST
     other = seed_state("s1", SeedStage.SEED_STAGE_FOSSILIZED)
     other.slot_id = "stack:blocks"
