@@ -5,8 +5,8 @@
 # Expected: a network under torch.autocast answers with the weights that it has: an evaluation that puts averaged weights in
 #           place compares two networks, and a loop that stands in a region as a whole learns.
 # Seen:     the lower-precision copy of a weight is kept until the region ends, whatever happens to the weight meanwhile, also
-#           where it was told by load_state_dict. The second of two evaluations repeats the first one's figures, and each
-#           step of the loop finds the loss of the first step. cache_enabled=False, or a region for each pass, is right.
+#           by load_state_dict. The second of two evaluations repeats the first one's figures, and each step of the loop finds
+#           the loss of the first step. cache_enabled=False, or a region for each pass, is right.
 # Exits with 0 while this is still seen, with 1 once it has changed.
 set -euo pipefail
 HOME_DIR=$(mktemp -d)
