@@ -239,10 +239,10 @@ def test_help_begins_with_what_to_type(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_variable_that_no_setting_is_like_points_at_the_list(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("TOLARIA_FOO", "1")
+    monkeypatch.setenv("TOLARIA_QQQ", "1")
     assert main(["--print-config"]) == 78
     assert capsys.readouterr().err == (
-        "tolaria-train: TOLARIA_FOO = '1': the environment names no known setting; --print-config lists them\n"
+        "tolaria-train: TOLARIA_QQQ = '1': the environment names no known setting; --print-config lists them\n"
     )
 
 

@@ -91,7 +91,7 @@ def test_an_unknown_variable_of_the_environment_names_the_nearest_known_one() ->
 
 
 def test_a_prefix_that_all_variables_share_makes_none_of_them_near() -> None:
-    with pytest.raises(ConfigError, match=r"the environment .*known are ESPER_T_IS_VERBOSE, ESPER_T_LISTEN"):
+    with pytest.raises(ConfigError, match=r"the environment .*known are .*ESPER_T_LISTEN"):
         read(environ={"ESPER_T_QQQ": "3"})
 
 
