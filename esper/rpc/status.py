@@ -220,7 +220,8 @@ def _unavailable(service: str, detail: str) -> errors.EsperError:
 
 
 def _misused(service: str, detail: str) -> errors.EsperError:
-    return errors.DependencyViolationError("rpc", "call", service, f"{detail}; the peers' versions may differ")
+    remedy = "another service listens there, or its version differs"
+    return errors.DependencyViolationError("rpc", "call", service, f"{detail}; {remedy}")
 
 
 # Statuses that grpc itself or a proxy gives, without our ErrorInfo.

@@ -6,6 +6,7 @@ configuration file and `--print-config` are made from them. Values that make no 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -379,17 +380,35 @@ class TrainConfig:
     )
     max_culls: int = _setting("growth", 2, "culls in a row that end growth")
     stability_limit: float = _setting("growth", 3.0, "largest rise of the loss while blending, in standard errors")
-    slope_threshold: float | None = _setting("growth", None, "fall of the loss per 100 steps that counts as flat")
-    slope_window_steps: int | None = _setting("growth", None, "steps of the slope's window")
-    saturation_floor: float | None = _setting("growth", None, "training loss that counts as saturated")
-    saturation_share: float | None = _setting("growth", None, "training accuracy that counts as saturated")
-    growth_warmup_steps: int | None = _setting("growth", None, "steps before the first seed")
+    slope_threshold: float | None = _setting(
+        "growth", None, "relative fall of the loss in 100 steps below which it is flat; default: by task"
+    )
+    slope_window_steps: int | None = _setting(
+        "growth", None, "steps over which that fall is measured; default: a twentieth of the run"
+    )
+    saturation_floor: float | None = _setting(
+        "growth", None, "training loss that counts as saturated; default: by task"
+    )
+    saturation_share: float | None = _setting(
+        "growth", None, "training accuracy that counts as saturated; default: by task"
+    )
+    growth_warmup_steps: int | None = _setting(
+        "growth", None, "steps before the first seed; default: a tenth of the run"
+    )
 
-    max_parameters: int | None = _setting("budget", None, "largest number of parameters of the grown network")
-    max_forward_macs: int | None = _setting("budget", None, "largest forward multiply-accumulates of one sample")
-    max_training_macs: int | None = _setting("budget", None, "largest multiply-accumulates of the whole run")
-    max_memory_bytes: int | None = _setting("budget", None, "largest memory of parameters and optimiser of both arms")
-    max_seeds: int | None = _setting("budget", None, "largest number of seeds")
+    max_parameters: int | None = _setting(
+        "budget", None, "largest number of parameters of the grown network; default: no limit"
+    )
+    max_forward_macs: int | None = _setting(
+        "budget", None, "largest forward multiply-accumulates of one sample; default: no limit"
+    )
+    max_training_macs: int | None = _setting(
+        "budget", None, "largest multiply-accumulates of the whole run; default: no limit"
+    )
+    max_memory_bytes: int | None = _setting(
+        "budget", None, "largest memory of parameters and optimiser of both arms; default: no limit"
+    )
+    max_seeds: int | None = _setting("budget", None, "largest number of seeds; default: no limit")
 
     evaluate_every_steps: int | None = _setting(
         "control",
@@ -431,6 +450,8 @@ class TrainConfig:
             choices, value = setting.metadata["choices"], getattr(self, setting.name)
             if choices and value is not None and value not in choices:
                 raise ConfigError(setting.name, value, f"choose one of {', '.join(choices)}")
+        if not self.run_name:
+            raise ConfigError("run_dir", str(self.run_dir), "gives the run no name; give another, or run_id")
         _check_updates(self)
         if self.min_delta and self.patience is None:
             raise ConfigError("min_delta", self.min_delta, "is what patience waits for; give patience too")
@@ -446,6 +467,11 @@ class TrainConfig:
             raise ConfigError("amp", "fp16", f"needs a CUDA device, got device {self.device}; use bf16")
         if self.graphs and not self.device.startswith("cuda"):
             raise ConfigError("graphs", True, f"needs a CUDA device, got device {self.device}; leave it out")
+
+    @property
+    def run_name(self) -> str:
+        """What the run is called everywhere."""
+        return self.run_id or Path(os.path.abspath(self.run_dir)).name
 
     @property
     def is_deterministic(self) -> bool:
@@ -583,6 +609,10 @@ def _at_least(least: float) -> tuple[Callable[[Any], bool], str]:
     return (lambda value: value >= least), f"must be at least {least:g}"
 
 
+def _at_most(most: int) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: value <= most), f"must be at most {most:,}"
+
+
 def _share(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
     return (lambda value: low <= value <= high), f"must lie between {low:g} and {high:g}"
 
@@ -598,12 +628,23 @@ _COUNTS = (
     *("patience", "vocabulary", "steps", "steps_per_epoch", "target_depth", "stack_recovery_steps", "min_documents"),
     "blend_steps",
 )
+_AMOUNTS = ("max_parameters", "max_forward_macs", "max_training_macs", "max_memory_bytes")
 _NOT_NEGATIVE = (
     *("seed", "weight_decay", "warmup_steps", "max_rollbacks", "margin_relative", "margin_absolute", "tau"),
-    *("growth_warmup_steps", "max_parameters", "max_forward_macs", "max_training_macs", "max_memory_bytes"),
+    *("growth_warmup_steps", *_AMOUNTS),
     *("max_seeds", "checkpoint_every_epochs", "stack_margin", "min_delta", "snapshot_every_steps"),
     "seed_layer_topk",
 )
+# The largest whole numbers: no product of two counts overflows a message, and what is built one by one gets built.
+_LARGEST = {
+    **dict.fromkeys((*_COUNTS, "warmup_steps", "growth_warmup_steps", "max_seeds", "snapshot_every_steps"), 10**9),
+    **dict.fromkeys(("max_rollbacks", "checkpoint_every_epochs", "seed_layer_topk", "stack_evaluations"), 10**9),
+    **dict.fromkeys((*_AMOUNTS, "ignore_index"), 2**63 - 1),
+    "seed": 2**64 - 1,
+    "threads": 1024,
+    "depth": 10_000,
+    "target_depth": 10_000,
+}
 _FINITE = ("min_delta", "weight_decay", "margin_relative", "margin_absolute", "tau", "stack_margin")
 _POSITIVE = (
     "lr",
@@ -618,6 +659,8 @@ _SECONDS = ("deadline_s", "rank_timeout_s", "rollback_fast_deadline_s", "rollbac
 _CHECKS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     *((key, *_at_least(1)) for key in _COUNTS),
     *((key, *_at_least(0)) for key in _NOT_NEGATIVE),
+    *((key, *_at_most(most)) for key, most in _LARGEST.items()),
+    ("ignore_index", lambda label: label >= -(2**63), f"must be at least {-(2**63):,}"),
     *((key, *_positive()) for key in _POSITIVE),
     *((key, *_positive(longest(key))) for key in _SECONDS),
     *((key, isfinite, "must be a finite number") for key in _FINITE),

@@ -114,8 +114,7 @@ def _prefetched(kasmina: KasminaClient, blueprint_id: str) -> str:
 
 def _services(config: TrainConfig, start: Start | None, own: OwnBlueprints) -> list[str]:
     with tempfile.TemporaryDirectory() as scratch:
-        config = replace(config, run_dir=Path(scratch) / (config.run_id or config.run_dir.name))
-        config.run_dir.mkdir()
+        config = replace(config, run_dir=Path(scratch), run_id=config.run_name)
         run = prepare(config, start=start, own=own)
         own.copy_to(config.run_dir)
         with connected(config, run.run_id, lambda name, message: None, own) as plane:

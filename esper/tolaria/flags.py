@@ -32,6 +32,15 @@ class FlagParser(argparse.ArgumentParser):
         return namespace
 
 
+class Paragraphs(argparse.HelpFormatter):
+    """Fills each paragraph of a text on its own, and leaves indented ones, such as commands, as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        parts = text.split("\n\n")
+        return "\n\n".join(part if part.startswith(" ") else fill(part, width, indent) for part in parts)
+
+
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add one flag for each setting of TrainConfig; absent flags leave no trace in the namespace."""
     groups: dict[str, Any] = {}
@@ -62,7 +71,9 @@ def _options(setting: Field[Any], kind: Any) -> dict[str, Any]:
     if typing.get_origin(base) is tuple:
         item = typing.get_args(base)[0]
         return options | {"type": _listing(item), "metavar": "A,B,..."}
-    return options | {"type": base, "metavar": {int: "N", float: "X", Path: "PATH"}.get(base, "TEXT")}
+    if base is Path:
+        return options | {"type": _path, "metavar": "PATH"}
+    return options | {"type": base, "metavar": {int: "N", float: "X"}.get(base, "TEXT")}
 
 
 def _in_words(default: Any) -> str:
@@ -75,6 +86,12 @@ def _without_none(kind: Any) -> Any:
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
         return next(part for part in typing.get_args(kind) if part is not type(None))
     return kind
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name a path")
+    return Path(text)
 
 
 def _listing(item: type) -> Any:

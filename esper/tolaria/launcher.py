@@ -40,12 +40,13 @@ from esper.core.process.streams import say
 from esper.core.process.unexpected import FLAG, unexpected
 from esper.core.settings.config import Loaded, described, load
 from esper.core.storage.files import FORBIDDEN, UNWRITABLE, forbidden, how_made_writable
+from esper.kasmina.executor.memory.exhausted import first_line, is_out_of_memory
 from esper.leyline import TaskType
 from esper.rpc.otel import setup_tracing
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.door.script import Context, run_script
 from esper.tolaria.dry_run import dry_run
-from esper.tolaria.flags import FlagParser, add_settings, given
+from esper.tolaria.flags import FlagParser, Paragraphs, add_settings, given
 from esper.tolaria.following import follow
 from esper.tolaria.loop.profiled import trace_folder
 from esper.tolaria.plane.emergencies import require_not_halted
@@ -69,6 +70,15 @@ from esper.tolaria.task.data import load_splits
 from esper.tolaria.task.models.models import host_widths
 
 ENVIRONMENT_PREFIX = "TOLARIA_"
+HELP = """\
+Train a network and let the control plane grow it. Every flag has a default:
+
+  tolaria-train --data digits --hidden 6,6 --run-dir runs/a           a network of its own on scikit-learn's digits
+  tolaria-train --data mydata:source --model mynet:build --dry-run    checks your data and model, trains nothing
+  tolaria-train --run-dir runs/a --resume                             goes on after a crash or Ctrl-C
+  esper ui runs/a                                                     shows a run in the browser, live
+
+Settings also come from --config FILE and from variables (TOLARIA_EPOCHS=40); --print-config shows what is in force."""
 EXIT_USAGE, EXIT_CONFIG = 64, 78
 EXIT_CODES: tuple[tuple[type[EsperError], int], ...] = (
     (ServiceUnavailable, os.EX_TEMPFAIL),
@@ -104,7 +114,7 @@ def _exit_code(given_argv: Sequence[str], interruption: Interruption) -> int:
     except Exception as error:  # noqa: BLE001 - the edge of the process
         if FLAG in given_argv:
             say(traceback.format_exc(), sys.stderr)
-        return _fail(unexpected(error), 1)
+        return _fail(_short_of_memory(error) if is_out_of_memory(error) else unexpected(error), 1)
     return 0 if interruption.number is None else 128 + interruption.number
 
 
@@ -116,6 +126,10 @@ def _fail(error: object, code: int) -> int:
         say(line, sys.stderr)
         tell_launcher(line)
     return code
+
+
+def _short_of_memory(error: Exception) -> str:
+    return f"out of memory: {first_line(error)}; give a smaller network, batch_size, context or samples"
 
 
 def _of_system(error: OSError) -> tuple[object, int]:
@@ -133,8 +147,10 @@ def parser() -> FlagParser:
     """Every flag."""
     flags = FlagParser(
         prog="tolaria-train",
-        description="Train a network and let the control plane grow it.",
+        usage="tolaria-train [FLAG ...]",
+        description=HELP,
         epilog=(__doc__ or "").partition("\n\n")[2],
+        formatter_class=Paragraphs,
         allow_abbrev=False,
     )
     flags.add_argument(

@@ -12,7 +12,7 @@ OUT = "file to write: NAME.pt2, a program, or NAME.safetensors; or a folder, for
 
 def register(verbs: Verbs) -> None:
     parser = add_verb(verbs, "export", run, "write a run's network as plain PyTorch")
-    parser.add_argument("run_dir", type=run_directory, metavar="RUN_DIR")
+    parser.add_argument("run_dir", type=run_directory, metavar="RUN_DIR", help="the directory of a finished run")
     parser.add_argument("out", type=Path, metavar="OUT", help=OUT)
     parser.add_argument(
         "--weights",

@@ -88,7 +88,7 @@ def register(verbs: Verbs) -> None:
         "let no seed learn from the teacher; what was signed before is void",
     )
     for verb in (paused, resumed, blended, moved, culled, pruned, cleared, forgot):
-        verb.add_argument("run_dir", type=run_directory, metavar="RUN_DIR")
+        verb.add_argument("run_dir", type=run_directory, metavar="RUN_DIR", help="a run that is under way")
         verb.add_argument("--kasmina", metavar="ENDPOINT", help="HOST:PORT or unix:PATH (default: the run's)")
         verb.add_argument("--ca", type=Path, metavar="FILE", help="certificate authority, beyond loopback")
         add_key_flag(verb, default="RUN_DIR/secret if it is there, else env")

@@ -24,7 +24,7 @@ from esper.tolaria.record.terminal.depth_words import became, missed
 
 def register(verbs: Verbs) -> None:
     parser = add_verb(verbs, "status", run, "show a run's progress, seeds and commands")
-    parser.add_argument("run_dir", type=run_directory, metavar="RUN_DIR")
+    parser.add_argument("run_dir", type=run_directory, metavar="RUN_DIR", help="a run's directory, such as runs/latest")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -26,7 +26,7 @@ def register(verbs: Verbs) -> None:
     show = add_verb(group, "show", run_show, "print size, fence and the latest time that the ledger has seen")
     show.add_argument("database", type=Path, metavar="DB", help="e.g. RUN_DIR/services/kasmina.db")
     reset = add_verb(group, "reset-clock", run_reset_clock, "believe this machine's clock again after it ran ahead")
-    reset.add_argument("database", type=Path, metavar="DB")
+    reset.add_argument("database", type=Path, metavar="DB", help="the same, of a service that is stopped")
     again = add_verb(group, "replay", replay.run, "decide again what a ledger recorded; exit code 1 where it differs")
     replay.add_arguments(again)
 

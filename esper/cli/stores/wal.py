@@ -22,15 +22,15 @@ REMEDIES = {
 def register(verbs: Verbs) -> None:
     group = add_group(verbs, "wal", "inspect, back up, restore and repair a log")
     inspect = add_verb(group, "inspect", run_inspect, "say what state a log is in; exit code 1 unless it is clean")
-    inspect.add_argument("log", type=Path, metavar="LOG")
+    inspect.add_argument("log", type=Path, metavar="LOG", help="e.g. RUN_DIR/services/field_reports.log")
     backup = add_verb(group, "backup", run_backup, "copy a log durably; never overwrites")
-    backup.add_argument("log", type=Path, metavar="LOG")
-    backup.add_argument("target", type=Path, metavar="TARGET")
+    backup.add_argument("log", type=Path, metavar="LOG", help="the log to copy")
+    backup.add_argument("target", type=Path, metavar="TARGET", help="the copy to write; it must not be there yet")
     restore = add_verb(group, "restore", run_restore, "put a whole copy back; what stands there is kept as .broken")
-    restore.add_argument("copy", type=Path, metavar="COPY")
-    restore.add_argument("log", type=Path, metavar="LOG")
+    restore.add_argument("copy", type=Path, metavar="COPY", help="what `esper wal backup` wrote")
+    restore.add_argument("log", type=Path, metavar="LOG", help="where the log belongs")
     repair = add_verb(group, "repair", run_repair, "keep the whole records before the damage, and a copy of everything")
-    repair.add_argument("log", type=Path, metavar="LOG")
+    repair.add_argument("log", type=Path, metavar="LOG", help="the damaged log, of a service that is stopped")
 
 
 def run_inspect(arguments: argparse.Namespace) -> int:

@@ -27,6 +27,7 @@ Origin = Literal["default", "file", "environment", "flag"]
 
 # Settings that often hold a password or a token are not shown.
 SECRET, NOT_SHOWN = "_url", "(not shown)"
+MOST_LISTED = 12
 _TEN_YEARS = {"_s": 3650 * 86_400.0, "_hours": 3650 * 24.0}
 _TRUTHS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
@@ -162,7 +163,7 @@ def _from_environment(
             if key not in schema and is_injected(name, value):
                 continue
             if key not in schema:
-                raise _unknown_key(name, value, "environment", _variables(prefix, schema))
+                raise _unknown_key(name, value, "environment", _variables(prefix, schema), prefix)
             yield key, value
 
 
@@ -171,10 +172,11 @@ def _variables(prefix: str, schema: typing.Iterable[str]) -> frozenset[str]:
     return frozenset(prefix + key.replace(".", "__").upper() for key in schema)
 
 
-def _unknown_key(key: str, value: object, origin: Origin, known: typing.Iterable[str]) -> ConfigError:
+def _unknown_key(key: str, value: object, origin: Origin, known: typing.Iterable[str], prefix: str = "") -> ConfigError:
     names = sorted(known)
-    near = nearest(key, names)
-    hint = f"did you mean {near!r}?" if near else f"known are {', '.join(names)}"
+    near = nearest(key.removeprefix(prefix), (name.removeprefix(prefix) for name in names))
+    listed = f"known are {', '.join(names)}" if len(names) <= MOST_LISTED else "--print-config lists them"
+    hint = f"did you mean {prefix + near!r}?" if near else listed
     shown = NOT_SHOWN if key.lower().endswith(SECRET) else value
     return ConfigError(key, shown, f"the {origin} names no known setting; {hint}")
 
@@ -243,7 +245,13 @@ def _truth(text: str) -> bool:
     return _TRUTHS[text.lower()]
 
 
-_PARSERS: Mapping[object, Callable[[str], object]] = {bool: _truth, int: int, float: float, Path: Path}
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError("empty, which a path takes for the working directory")
+    return Path(text)
+
+
+_PARSERS: Mapping[object, Callable[[str], object]] = {bool: _truth, int: int, float: float, Path: _path}
 
 
 def _in_words(hint: Any) -> str:

@@ -106,7 +106,7 @@ class Prepared:
     @property
     def run_id(self) -> str:
         """The run's name."""
-        return self.config.run_id or self.config.run_dir.name
+        return self.config.run_name
 
     def manifest(self) -> HostManifest:
         """The host as it is before any growth. Raises ConfigError where it has no usable slot."""

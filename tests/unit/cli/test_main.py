@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from esper.cli import main as cli
-from esper.cli.main import EXIT_CODES, main
+from esper.cli.main import EXIT_CODES, main, parser
 from esper.core.errors import (
     AsyncTimeoutError,
     BackPressure,
@@ -156,3 +158,17 @@ def test_a_ctrl_c_is_quiet_and_130(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr("esper.cli.checks.doctor.run", interrupted)
     assert main(["doctor"]) == 130
     assert capsys.readouterr().err == ""
+
+
+def test_every_argument_of_every_command_is_explained() -> None:
+    assert [f"{program} {argument}" for program, argument, told in arguments(parser()) if not told] == []
+
+
+def arguments(command: argparse.ArgumentParser) -> Iterator[tuple[str, str, str | None]]:
+    """Program, argument and help of everything that a command and those below it take."""
+    for action in command._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from arguments(below)
+        else:
+            yield command.prog, action.dest, action.help

@@ -30,12 +30,27 @@ def test_every_setting_has_help_and_a_group() -> None:
         *(("seed_layer_topk", -1), ("hook_budget_ms", 0.0), ("epoch_budget_ms", -1.0)),
         *((key, 1e300) for key in ("deadline_s", "rank_timeout_s", "rollback_fast_deadline_s")),
         *(("deadline_s", 0.0), ("saturation_share", 1.1), ("evaluate_every_steps", 0), ("threads", 0)),
+        *((key, 10**20) for key in ("epochs", "steps", "lag", "evaluate_every_steps", "min_samples", "context")),
+        *((key, 10**20) for key in ("growth_warmup_steps", "slope_window_steps", "max_seeds", "seed", "ignore_index")),
+        *((key, 10**20) for key in ("max_parameters", "max_forward_macs", "max_training_macs", "max_memory_bytes")),
+        *(("threads", 100_000), ("depth", 10**8), ("target_depth", 10**8), ("ignore_index", -(10**20))),
+        ("run_dir", Path("/")),
     ],
 )
 def test_a_senseless_value_is_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(ConfigError) as caught:
         TrainConfig(**{name: value})
     assert caught.value.key == name
+
+
+@pytest.mark.parametrize(("run_dir", "name"), [("runs/a", "a"), (".", "here"), ("sub/..", "here"), ("../here/b/", "b")])
+def test_a_run_without_a_name_is_called_as_its_directory_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_dir: str, name: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert TrainConfig(run_dir=Path(run_dir)).run_name == name
+    assert TrainConfig(run_dir=Path(run_dir), run_id="given").run_name == "given"
 
 
 @pytest.mark.parametrize(

@@ -122,3 +122,9 @@ def test_a_host_that_will_not_be_watched_makes_its_step_where_nothing_is_to_grow
     assert "one step: done" in lines
     with pytest.raises(ConfigError, match="looking for slots ended in LookupError: I will not be watched"):
         dry_run(config(tmp_path, model=f"{HOSTS}:unwilling"), OPTIONS)
+
+
+@pytest.mark.usefixtures("unproven")
+@pytest.mark.parametrize("run_id", ["lab/7", ".."])
+def test_a_run_may_have_a_name_that_is_no_file_name(tmp_path: Path, run_id: str) -> None:
+    assert "run: signed, opened" in dry_run(config(tmp_path, run_id=run_id), OPTIONS)

@@ -207,6 +207,45 @@ def test_an_unexpected_error_names_its_place() -> None:
     assert "\n" not in line
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate 7.28 TiB"), RuntimeError("can't allocate memory: you tried 9 bytes")]
+)
+def test_memory_that_cannot_be_had_is_said_with_what_to_make_smaller(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("esper.tolaria.launcher.launch", fail)
+    assert main([]) == 1
+    line = capsys.readouterr().err
+    assert line == f"tolaria-train: out of memory: {error}; give a smaller network, batch_size, context or samples\n"
+
+
+def test_a_directory_that_is_empty_text_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--run-dir", ""]) == 64
+    assert "--run-dir" in capsys.readouterr().err
+    assert not Path("events.jsonl").exists()
+
+
+def test_help_begins_with_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    first, *rest = capsys.readouterr().out.split("\n\n")
+    assert first == "usage: tolaria-train [FLAG ...]"
+    assert "tolaria-train --data digits --hidden 6,6 --run-dir runs/a" in rest[1]
+
+
+def test_a_variable_that_no_setting_is_like_points_at_the_list(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TOLARIA_QQQ", "1")
+    assert main(["--print-config"]) == 78
+    assert capsys.readouterr().err == (
+        "tolaria-train: TOLARIA_QQQ = '1': the environment names no known setting; --print-config lists them\n"
+    )
+
+
 def test_print_config_gives_every_setting_with_its_origin(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--print-config", "--epochs", "7"]) == 0
     assert "epochs = 7  # flag" in capsys.readouterr().out

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 # What torch's allocators and libraries say where they have no error type of their own.
@@ -9,6 +11,8 @@ SAYINGS = (
     *("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
     *("Unable to allocate", "Cannot allocate memory"),
 )
+# Where in torch's allocator it was noticed, which says nothing to anybody.
+_WHERE = re.compile(r"^\[enforce fail at [^\]]*\] err == 0\. ")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -20,5 +24,5 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def first_line(error: BaseException) -> str:
     """The error in one line: torch goes on with advice and tables."""
-    said = str(error).strip().splitlines()
+    said = _WHERE.sub("", str(error).strip()).splitlines()
     return said[0].split(". ")[0] if said else type(error).__name__

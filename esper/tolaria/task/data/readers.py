@@ -37,11 +37,14 @@ NO_NUMBERS = {
 }
 
 
+_OTHERS = "tables: np.savez('data.npz', inputs=..., targets=...); text: --data text:PATH"
+
+
 def read_tensors(file: Path) -> Mapping[str, Tensor] | Tensor:
     """Tensors of a file, by name where it holds several. Raises ConfigError where it can't be read."""
     reader = _READERS.get(file.suffix.lower())
     if reader is None:
-        raise ConfigError("data", str(file), f"unknown type; known: {', '.join(_READERS)}")
+        raise ConfigError("data", str(file), f"unknown type; known: {', '.join(_READERS)}; {_OTHERS}")
     check_link(file)
     try:
         content: Any = reader(file)

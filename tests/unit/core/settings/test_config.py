@@ -90,6 +90,11 @@ def test_an_unknown_variable_of_the_environment_names_the_nearest_known_one() ->
         read(environ={"ESPER_T_WORKER": "3"})
 
 
+def test_a_prefix_that_all_variables_share_makes_none_of_them_near() -> None:
+    with pytest.raises(ConfigError, match=r"the environment .*known are .*ESPER_T_LISTEN"):
+        read(environ={"ESPER_T_QQQ": "3"})
+
+
 def test_an_unknown_flag_names_the_nearest_known_one() -> None:
     with pytest.raises(ConfigError, match=r"the flag .* did you mean 'workers'"):
         read(flags={"listen": "a", "worker": 3})
@@ -113,6 +118,7 @@ def test_an_unknown_key_in_a_table_is_found(tmp_path: Path) -> None:
         ("widths", 4, "a comma-separated list of a whole number"),
         ("trigger.floor", "low", "a number or none"),
         ("listen", 3, "text"),
+        ("state_dir", "", "a path or none"),
     ],
 )
 def test_a_value_of_the_wrong_type_says_what_was_expected(key: str, value: object, expected: str) -> None:

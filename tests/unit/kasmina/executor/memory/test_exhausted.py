@@ -34,3 +34,6 @@ def test_a_real_one_of_the_cpu_is_known() -> None:
 def test_its_words_are_one_line() -> None:
     assert first_line(RuntimeError("CUDA out of memory. Tried to allocate\nand more")) == "CUDA out of memory"
     assert first_line(MemoryError()) == "MemoryError"
+    assert first_line(RuntimeError(f"{CPU} to allocate 9 bytes. Error code 12")) == (
+        "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+    )
