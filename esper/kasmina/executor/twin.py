@@ -120,6 +120,9 @@ def note(state: ExecutorState, seed_id: str, step: int, decision: Decision) -> N
 def end_twin(state: ExecutorState, step: int) -> None:
     """The twin is in the arm's place or gone: what the two took at their peak is told."""
     state.twin, state.bursts, decision = None, None, state.twin_decision
+    # Norms of an arm that is gone would keep its parameters, and their gradients, on the device.
+    here = {parameter for module in state.arm.modules for parameter in module.parameters()}
+    state.measured_norms = {parameter: norm for parameter, norm in state.measured_norms.items() if parameter in here}
     peak = state.end_twin_phase()
     if decision is not None:
         figures: Figures = {

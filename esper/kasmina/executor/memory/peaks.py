@@ -1,11 +1,12 @@
 """The most memory that a run has held: in a phase without a twin, in one with it, and in a step of the network of now.
 
-Measured where a device counts it. Phases begin where training does and where a twin comes or goes; what was tried
-before, on copies, is in none of them.
+Measured where a device counts it. A phase begins where a twin comes, or with the first step of training or after a
+twin: what was tried on copies, and an arm that is gone, hold themselves in circles, and are in no phase.
 """
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
@@ -60,6 +61,8 @@ class Peaks:
         self.with_twin: int | None = None
         self._before_reset = 0
         """The phase's peak up to the last step that was measured by itself."""
+        self._is_settled = True
+        """False while what is no longer wanted may still be held."""
         self._topology: int | None = None
         self._steps = 0
         self._step_bytes: int | None = None
@@ -70,25 +73,34 @@ class Peaks:
         return UNMEASURED if self._gauge is None else None
 
     def begin(self) -> None:
-        """Training begins now."""
+        """Training begins with the next step."""
+        self._is_settled = False
+        self._restart()
+
+    def _restart(self) -> None:
         self._before_reset = 0
         if self._gauge is not None:
             self._gauge.reset()
 
     def end_phase(self, *, has_twin: bool) -> int | None:
-        """The peak of the phase that ends now; another begins."""
+        """The peak of the phase that ends now; another begins, after a twin with the next step."""
         if self._gauge is None:
             return None
         peak = max(self._before_reset, self._gauge.peak())
-        self.begin()
+        is_settled, self._is_settled = self._is_settled, not has_twin
+        self._restart()
         if has_twin:
             self.with_twin = max(peak, self.with_twin or 0)
-        else:
+        elif is_settled:
             self.without_twin = max(peak, self.without_twin or 0)
         return peak
 
     def of_step(self, topology: int, gradient_bytes: Callable[[], int]) -> AbstractContextManager[None]:
         """Around one step of an arm that holds so many gradients of its last one. One that fails measures nothing."""
+        if self._gauge is not None and not self._is_settled:
+            gc.collect()
+            self._is_settled = True
+            self._restart()
         is_known = topology == self._topology and self._steps >= FIRST_STEP + STEPS
         if self._gauge is None or is_known:
             return nullcontext()

@@ -379,6 +379,44 @@ def test_a_resumed_run_goes_by_its_own_steps_and_says_so_before_it_has_made_them
     assert resumed["weights_digest"] == whole["weights_digest"]
 
 
+class ParametersAlive(FakeGauge):
+    """An allocator of parameters alone: those that nobody wants count until they are collected."""
+
+    def __init__(self) -> None:
+        super().__init__(self.allocated())
+
+    def allocated(self) -> int:
+        return sum(found.nbytes for found in gc.get_objects() if type(found) is nn.Parameter)
+
+    def peak(self) -> int:
+        self.highest = max(self.highest, self.allocated())
+        return self.highest
+
+    def reset(self) -> None:
+        self.highest = self.allocated()
+
+
+@pytest.fixture
+def late_collection() -> Iterator[None]:
+    """Garbage in circles stays for as long as nobody asks for its collection."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("late_collection")
+def test_an_arm_that_is_gone_is_in_no_peak_without_a_twin(config: TrainConfig) -> None:
+    sizes: list[int] = []
+
+    def change(prepared: Prepared) -> None:
+        prepared.executor._state.peaks = Peaks(ParametersAlive())
+        sizes.append(sum(parameter.nbytes for parameter in prepared.executor.arm.model.parameters()))
+
+    memory = run(replace(config, twin="live"), UNDONE, change=change)[0]["memory"]
+    assert memory["peak_bytes_with_twin"] - memory["peak_bytes_without_twin"] >= sizes[0], memory
+
+
 @pytest.fixture
 def on_gpu(config: TrainConfig, tmp_path: Path) -> TrainConfig:
     """A network of which weights and optimiser state are the most."""

@@ -74,6 +74,20 @@ def test_what_trials_and_evaluations_took_is_no_step_and_trials_are_no_training(
     assert (peaks.without_twin, peaks.with_twin) == (1000, 400)
 
 
+def test_after_a_twin_a_phase_begins_with_the_first_step():
+    gauge = FakeGauge()
+    peaks = Peaks(gauge)
+    gauge.held = gauge.highest = 5000
+    assert peaks.end_phase(has_twin=True) == 5000
+    peaks.end_phase(has_twin=False)  # no step was made
+    assert peaks.without_twin is None
+    peaks.end_phase(has_twin=True)
+    gauge.held = 100  # the other arm is freed after its phase
+    step(peaks, gauge, 50)
+    peaks.end_phase(has_twin=False)
+    assert peaks.without_twin == 150
+
+
 def test_a_step_that_fails_measures_nothing_and_hides_no_peak():
     gauge = FakeGauge()
     peaks = Peaks(gauge)
