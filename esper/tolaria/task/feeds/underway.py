@@ -21,7 +21,7 @@ class Underway:
         weakref.finalize(owner, self.end)
 
     def next(self) -> Any:
-        """The next batch. An error's frames hold the iterator as long as somebody holds the error, so they let go of it."""
+        """The next batch. Whoever holds an error holds its frames, and these the iterator: they let go of it."""
         if self.iterator is None:
             raise StopIteration
         try:

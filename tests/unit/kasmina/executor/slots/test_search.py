@@ -34,7 +34,7 @@ class Tied(nn.Module):
         return self.head(torch.relu(self.fc(self.tokens(x))))
 
 
-class TiedByCall(nn.Module):
+class AloneAndTied(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.fc = nn.Linear(4, 4)
@@ -56,7 +56,7 @@ class Shared(nn.Module):
 def test_a_weight_that_something_else_computes_with_is_told_where_there_is_no_slot() -> None:
     told = r"looked at fc \(Linear, something else computes with its weight, too\)"
     with pytest.raises(ConfigError, match=told):
-        slots_of(TiedByCall(), torch.randn(2, 4))
+        slots_of(AloneAndTied(), torch.randn(2, 4))
 
 
 def test_an_mlp_offers_spans_and_activations_in_forward_order(rig):

@@ -89,8 +89,7 @@ def test_workers_end_with_their_error_though_somebody_holds_it(make):
     feeder = make(DataLoader(Broken(), batch_size=6, num_workers=2), 4)
     before = set(multiprocessing.active_children())
     with pytest.raises(ValueError, match="no such row") as held:
-        for step in range(4):
-            feeder.batch(step)
+        list(map(feeder.batch, range(4)))
     assert held.value.__traceback__ is not None
     assert set(multiprocessing.active_children()) <= before
 
