@@ -18,7 +18,7 @@ from esper.core.decisions.decision_ledger import Decided
 from esper.core.errors import AccessDenied, ContractError, LifecycleConflict
 from esper.core.process.awaited import awaited
 from esper.core.security.ledger import NonceLedger
-from esper.core.security.tokens import new_run_token, token_digest
+from esper.core.security.tokens import NO_RUN, new_run_token, token_digest
 from esper.core.storage.store import SqliteStore
 from esper.leyline import CommandSecurity, Decision, RunStateBlob, TamiyoRunSpec, TamiyoRunState
 from esper.tamiyo.config import TamiyoConfig
@@ -107,7 +107,7 @@ class RunBook:
         digest = token_digest(token or "")
         run = next((run for run in self._runs.values() if run.token_digest == digest), None)
         if token is None or run is None:
-            raise AccessDenied("the run token is missing or opens no run here; OpenRun gives one")
+            raise AccessDenied(NO_RUN)
         return run
 
     async def open(self, spec: TamiyoRunSpec, security: CommandSecurity) -> tuple[Run, str]:
@@ -262,7 +262,9 @@ def _row(run: Run, *, is_open: bool) -> tuple[str, str, int, bytes, bytes, bytes
 def _update(connection: sqlite3.Connection, run: Run, state: TamiyoRunState, decision: Decision) -> None:
     values = (state.SerializeToString(), decision.SerializeToString(), run.token_digest)
     if connection.execute(_SAVE_STATE, values).rowcount != 1:
-        raise LifecycleConflict(f"generation {run.generation} of run {run.run_id} was closed or left meanwhile")
+        raise LifecycleConflict(
+            f"generation {run.generation} of run {run.run_id} was closed, or another trainer went on with it meanwhile"
+        )
 
 
 def _open_rows(connection: sqlite3.Connection) -> list[tuple[str, bytes, bytes, bytes]]:

@@ -63,7 +63,7 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
     lines += [f"compiled: blocks {run.start} to {run.stop - 1} of {run.path}" for run in once.compiled_runs]
     lines += [f"compiled: {path or 'the whole host'}" for path in compiled_parts(run.executor.arm.model)]
     if config.grow != "never":
-        lines += [f"looked into by parts: {reason}" for reason in run.executor.unseen]
+        lines += [f"looked into by parts: {reason}" for reason in run.executor.places.unseen]
         try_host(run)
         lines.append("copies of the model: learn as it does, and neither reaches the other")
     if config.checkpoint_every_epochs:
@@ -72,8 +72,8 @@ def dry_run(config: TrainConfig, options: RunOptions) -> str:
         lines.append(held if is_alike else f"warning: {run.doubts[-1]}")
     if config.grow != "never":
         lines += [_cost_line(run)]
-        lines += [f"no stack: {reason}" for reason in run.executor.refused_runs]
-        lines += [_slot_line(slot, run.executor.halved_by(slot.slot_id)) for slot in run.manifest().slots]
+        lines += [f"no stack: {reason}" for reason in run.executor.places.refused_runs]
+        lines += [_slot_line(slot, run.executor.places.halved_by(slot.slot_id)) for slot in run.manifest().slots]
         lines += _services(config, start, own)
     lines.append(f"export: {_exported(run)}")
     return "\n".join([*lines, "everything works; nothing was written to the run directory"])

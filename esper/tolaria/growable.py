@@ -27,7 +27,7 @@ def check_growth(run: Prepared) -> None:
     check_blueprints(run.config.blueprints, run.manifest(), run.own.blueprints)
     manifest = run.manifest()
     check_blend(run.config, manifest, life_settings(run.config, manifest.task, run.total_steps).window_steps)
-    check_stacks(run.config, run.manifest(), run.executor.refused_runs)
+    check_stacks(run.config, run.manifest(), run.executor.places.refused_runs)
     check_times(run.config, run.manifest())
     try:
         run.doubts += schedule_doubts(run.config, run.manifest(), run.total_steps)

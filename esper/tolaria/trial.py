@@ -62,7 +62,7 @@ def try_stacks(run: Prepared) -> None:
     """
     if run.config.judge == "twin":
         with eagerly(), _kept_generators(run.device), named_by_settings(run.config, run.executor.arm.model):
-            run.executor.try_stacks()
+            run.executor.places.try_stacks()
 
 
 def tried_checkpoint(run: Prepared, step: Step | None = None) -> bool:

@@ -131,13 +131,13 @@ class Trial:
     def left_out(self, column: str) -> str:
         """Why no span or heads are offered; empty where nothing was left out."""
         executor, marks = self.run.executor, LEFT_OUT.get(column, ())
-        seen = [line for line in executor.unseen if any(mark in line for mark in marks)]
+        seen = [line for line in executor.places.unseen if any(mark in line for mark in marks)]
         return next(iter([*seen, *(self._unseen_blocks() if column == "folds" else [])]), "")
 
     def _unseen_blocks(self) -> list[str]:
         """Why no span was seen in the blocks of a list: one that runs again, or that can't be looked into."""
-        again = [line for line in self.run.executor.refused_runs if "times in a forward pass" in line]
-        return [*again, *(line for line in self.run.executor.unseen if re.match(r"\S+\.\d+ \(", line))]
+        again = [line for line in self.run.executor.places.refused_runs if "times in a forward pass" in line]
+        return [*again, *(line for line in self.run.executor.places.unseen if re.match(r"\S+\.\d+ \(", line))]
 
     def again(self) -> Trial:
         """The same run from its beginning, by a network that is built anew."""

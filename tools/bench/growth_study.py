@@ -6,6 +6,9 @@
   forced             the wide host with the trigger forced: nothing is to be kept, weights equal the never-grown run's
   useless            a narrow host forced to try seeds of random frozen weights: none is to be kept
 
+All widen by eight units at a time (`--span-width +8`), as often as the judge keeps it. That is not the default, which
+widens once, to four times the width: small steps give the judge more to judge.
+
 Prints a table (or --json) from the runs' summary.json files; finished runs in --out are not repeated.
 """
 

@@ -100,7 +100,7 @@ def _compare_learned(options: argparse.Namespace, part: Sequence[Episode], arm: 
 
 def show(options: argparse.Namespace) -> int:
     recorded = RECORDED / f"learning{'_development' if options.development else ''}.jsonl"
-    path = recorded if options.recorded else options.out / "rows.jsonl"
+    path = options.rows or (recorded if options.recorded else options.out / "rows.jsonl")
     found = table([json.loads(line) for line in path.read_text().splitlines()])
     print(json.dumps(found, indent=2) if options.json else found["text"])
     return 0
@@ -111,7 +111,7 @@ def main() -> int:
     verbs = parser.add_subparsers(required=True)
     for name, run in (("loop", run_loop), ("explore", explore), ("compare", compare), ("table", show)):
         verb = verbs.add_parser(name)
-        verb.set_defaults(run=run, recorded=False)
+        verb.set_defaults(run=run, recorded=False, rows=None)
         verb.add_argument("--out", type=Path, default=Path("runs/learning"), help="where rows and runs lie")
         verb.add_argument("--json", action="store_true", help="print it as JSON")
         if name != "table":
@@ -134,6 +134,7 @@ def main() -> int:
             verb.add_argument("--development", action="store_true", help="on the tasks by which choices were made")
         if name == "table":
             verb.add_argument("--recorded", action="store_true", help="read the committed rows")
+            verb.add_argument("--rows", type=Path, help="a file of rows in their place")
     options = parser.parse_args()
     if "devices" in options:
         options.places = Places(options.devices, options.processes)

@@ -46,8 +46,8 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -186,6 +186,24 @@ def read_plan(path: Path) -> Plan:
     for wrong in _wrong(plan):
         sys.exit(f"{path}: {wrong}")
     return plan
+
+
+def compared_otherwise(plan: Plan, *, against: str | None, frontier: Sequence[str], seeds: Sequence[int]) -> Plan:
+    """The plan with one arm that all others are compared with, another frontier, other seeds; None or empty: its own.
+
+    Raises SystemExit for what can't be compared.
+    """
+    arms = plan.arms
+    if against is not None:
+        if against not in arms:
+            sys.exit(f"--against {against}: no such arm; expected one of {', '.join(arms)}")
+        arms = {
+            name: replace(arms[name], against=None) for name in (against, *(name for name in arms if name != against))
+        }
+    other = replace(plan, arms=arms, frontier=tuple(frontier) or plan.frontier, seeds=tuple(seeds) or plan.seeds)
+    for wrong in _wrong(other):
+        sys.exit(f"{plan.name}, compared as asked: {wrong}")
+    return other
 
 
 def _arms(name: str, table: Mapping[str, Any], rates: list[float]) -> Iterator[tuple[str, Arm]]:

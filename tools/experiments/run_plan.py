@@ -7,7 +7,9 @@ arm of the same seed paid for, its twins, looks and undone stacks included. All 
 one Weatherlight. Each finished run is one line of --out/rows.jsonl, so an interrupted experiment goes on where it was;
 --recorded reads the committed lines (rows/) and trains nothing.
 
-Prints a table (or --json): the score on the test set, what training cost, and paired differences with 95 % bounds.
+Prints a table (or --json): the score on the test set, what training cost, and paired differences with 95 % bounds;
+--by-seed prints every run instead. --against names the arm that all others are compared with, --frontier those whose
+cost at the same loss the shares are of, each in place of the plan's.
 Draws --out/cost.png (score over cost) and --out/course.png (the loss of one grown run over its cost, with its grafts).
 """
 
@@ -26,9 +28,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from by_seed import by_seed
 from comparing import Line, compared, table
 from launching import Places, context, launch, patiently, shared_services
-from plan import SCORES, Plan, Run, read_plan
+from plan import SCORES, Plan, Run, compared_otherwise, read_plan
 from rows import Row, Rows, row_of
 from texts import write_text
 
@@ -153,12 +156,17 @@ def main() -> int:
     parser.add_argument("--devices", default="cpu", help="comma-separated")
     parser.add_argument("--processes", type=int, default=1, help="runs at a time on each device")
     parser.add_argument("--recorded", action="store_true", help="compare the committed rows; train nothing")
+    parser.add_argument("--against", help="the arm that the others are compared with; default: the plan's")
+    parser.add_argument("--frontier", help="comma-separated arms in place of the plan's frontier")
+    parser.add_argument("--by-seed", action="store_true", help="each run by itself")
     parser.add_argument("--json", action="store_true")
     told = sys.argv[1:]
     end = told.index("--") if "--" in told else len(told)
     options = parser.parse_args(told[:end])
     path = Path(options.plan) if options.plan.endswith(".toml") else HERE / "plans" / f"{options.plan}.toml"
-    plan = read_plan(path)
+    frontier = options.frontier.split(",") if options.frontier else []
+    seeds = [int(seed) for seed in options.seeds.split(",")] if options.seeds else []
+    plan = compared_otherwise(read_plan(path), against=options.against, frontier=frontier, seeds=seeds)
     out = (options.out or Path("runs/experiments") / plan.name).absolute()
     out.mkdir(parents=True, exist_ok=True)
     rows = Rows(HERE / "rows" / f"{plan.name}.jsonl" if options.recorded else out / "rows.jsonl")
@@ -166,16 +174,18 @@ def main() -> int:
         if plan.text:
             write_text(out / "text", **plan.text)
         arms = options.arms.split(",") if options.arms else list(plan.arms)
-        seeds = [int(seed) for seed in options.seeds.split(",")] if options.seeds else list(plan.seeds)
         places = Places(options.devices, options.processes)
         with shared_services() as services:
-            Runner(plan, out, rows, places, [*told[end + 1 :], *services]).run(arms, seeds)
+            Runner(plan, out, rows, places, [*told[end + 1 :], *services]).run(arms, plan.seeds)
     if not len(rows):
         sys.exit(f"no run of {plan.name} is recorded; expected lines in rows/{plan.name}.jsonl or --out")
     rates = chosen_rates(plan, rows)
     lines = list(compared(plan, rows, rates))
     pictures = draw(plan, rows, rates, lines, out)
-    print(json.dumps({"plan": plan.name, "arms": lines}, indent=2) if options.json else table(plan, lines))
+    if options.json:
+        print(json.dumps({"plan": plan.name, "arms": lines}, indent=2))
+    else:
+        print(by_seed(plan, rows, rates) if options.by_seed else table(plan, lines))
     print("\n".join(f"drawn: {picture}" for picture in pictures), file=sys.stderr)
     return 0
 

@@ -143,7 +143,7 @@ def _collected(store: ReplayStore) -> Iterator[str]:
         gone = f"{counted(seen.dropped, 'report')} of {counted(seen.dropped_runs, 'run')}"
         yield f"dropped {gone}, those that ended first: the store holds {store.bounds} (--max-reports, --max-mib)"
     for event_id, reason in store.refusals():
-        yield f"refused {event_id}: {reason}"
+        yield plain(f"refused {event_id}: {reason}")
 
 
 def run_train(arguments: argparse.Namespace) -> int:

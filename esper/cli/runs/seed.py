@@ -24,6 +24,7 @@ from esper.core.counted import counted
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError
 from esper.core.messages.validation import require_valid
+from esper.core.plain import plain
 from esper.core.security.signing import Signer
 from esper.leyline import (
     AdaptationCommand,
@@ -197,9 +198,9 @@ def _ordered(arguments: argparse.Namespace, standing: Standing, command: Adaptat
     require_valid(command)
     outcome = _sent(arguments, command)
     if outcome.accepted:
-        print(f"accepted as {outcome.command_id}: run {standing.run_id} acts at one of its next boundaries")
+        print(plain(f"accepted as {outcome.command_id}: run {standing.run_id} acts at one of its next boundaries"))
         return 0
-    print(f"refused, {short_name(RejectionReason, outcome.rejection)}: {outcome.detail}")
+    print(plain(f"refused, {short_name(RejectionReason, outcome.rejection)}: {outcome.detail}"))
     return 1
 
 

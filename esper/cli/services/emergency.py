@@ -21,6 +21,7 @@ from esper.cli.usage import UsageError, Verbs, add_group, add_verb, run_director
 from esper.core.clock import SYSTEM_CLOCK, nanoseconds, timestamp, utc_text
 from esper.core.enums import short_name
 from esper.core.errors import ConfigError, ServiceUnavailable
+from esper.core.plain import plain
 from esper.core.security.run_line import LINE, LOCK
 from esper.core.security.signing import Signer
 from esper.core.storage.file_lock import try_hold
@@ -119,9 +120,9 @@ def run_acknowledge(arguments: argparse.Namespace) -> int:
 
 
 def lines(update: ModeUpdate) -> Iterator[str]:
-    """The plane for people."""
+    """The plane for people, each emergency in one line."""
     since = f" since {utc_text(nanoseconds(update.since))}" if update.HasField("since") else ""
-    yield f"the plane is {short_name(SystemMode, update.mode)}{since}: {update.cause}"
+    yield plain(f"the plane is {short_name(SystemMode, update.mode)}{since}: {update.cause}")
     yield from (f"  {in_words(signal)}" for signal in update.open_emergencies)
 
 
@@ -130,7 +131,7 @@ def in_words(signal: EmergencySignal) -> str:
     run = f" in run {signal.training_run_id}" if signal.HasField("training_run_id") else ""
     run += f", generation {signal.generation}" if signal.HasField("generation") else ""
     level, when = short_name(EmergencyLevel, signal.level), utc_text(nanoseconds(signal.raised_at))
-    return f"{level} {signal.emergency_id}: {signal.detail} (raised by {signal.origin}{run}, {when})"
+    return plain(f"{level} {signal.emergency_id}: {signal.detail} (raised by {signal.origin}{run}, {when})")
 
 
 @contextmanager

@@ -115,7 +115,8 @@ def run_verify(arguments: argparse.Namespace) -> int:
         print(f"no blueprint of your own in {library.directory}")
     else:
         for row in found:
-            print(f"{row['blueprint_id']} version {row['version']}: {row['problem'] or 'signature and files hold'}")
+            verdict = row["problem"] or "signature and files hold"
+            print(plain(f"{row['blueprint_id']} version {row['version']}: {verdict}"))
     return int(any(row["problem"] for row in found))
 
 
@@ -131,11 +132,11 @@ def run_gc(arguments: argparse.Namespace) -> int:
     garbage = library.collect(is_dry=arguments.dry_run)
     word = "would remove" if arguments.dry_run else "removed"
     for entry in garbage.entries:
-        print(f"{word} {entry.blueprint_id} version {entry.version}")
+        print(plain(f"{word} {entry.blueprint_id} version {entry.version}"))
     print(f"{word} {counted(len(garbage.files), 'file')}, {garbage.size_bytes:,} bytes")
     for entry in library.entries():
         if not entry.is_current and (users := library.users(entry.digest)):
-            print(f"kept {entry.blueprint_id} version {entry.version}: {users[0]} was grown with it")
+            print(plain(f"kept {entry.blueprint_id} version {entry.version}: {users[0]} was grown with it"))
     return 0
 
 

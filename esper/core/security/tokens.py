@@ -13,6 +13,11 @@ from esper.core.clock import SYSTEM_CLOCK, Clock
 from esper.core.security.keys import Keyring
 
 _SERVICE_LABEL = b"ESPER-SERVICE-V1\n"
+NO_RUN = (
+    "the run token is missing or opens no run here: the run was never opened, was closed, or another trainer went on "
+    "with it (--resume in a copy of its directory?); OpenRun gives a new one"
+)
+"""Why a token is refused, whatever is wrong with it."""
 
 
 def new_run_token() -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from esper.core.clock import Clock
 from esper.core.errors import AccessDenied, LifecycleConflict
 from esper.core.security.ledger import LedgerStats, NonceLedger
+from esper.core.security.tokens import NO_RUN
 from esper.core.storage.store import SqliteStore
 from esper.core.telemetry import EventSpec
 from esper.kasmina.control.artifacts.access import ArtifactAccess
@@ -57,7 +58,7 @@ class Resources:
 def require_open(row: RunRow | None) -> RunRow:
     """The run, if there is one and it is open."""
     if row is None:
-        raise AccessDenied("no such run is open here, or the token is not its own; open the run first")
+        raise AccessDenied(NO_RUN)
     if not row.is_open:
         raise LifecycleConflict(f"run {row.run_id} is closed; open it under a higher generation")
     return row

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,17 +18,15 @@ from opentelemetry import trace
 from torch import Tensor, nn
 
 from esper.core.enums import short_name
-from esper.core.errors import ConfigError, EsperError
+from esper.core.errors import EsperError
 from esper.core.process.leaving import kept_inside
 from esper.kasmina.executor.actions.actions import RUN_WIDE, action_of, install_twin, remove, settle_in
 from esper.kasmina.executor.actions.due import due_step, end_incubation, probe_isolation
 from esper.kasmina.executor.actions.pause import is_held
-from esper.kasmina.executor.actions.stacking import try_stack
 from esper.kasmina.executor.collected import Collected, MemoryNote
 from esper.kasmina.executor.graft.arm import TrainingArm
 from esper.kasmina.executor.judge.macs import NO_MACS, MacCount
 from esper.kasmina.executor.judge.teacher import Teacher
-from esper.kasmina.executor.manifest import describe
 from esper.kasmina.executor.memory.bursts import MakeStep
 from esper.kasmina.executor.memory.parked import gradient_bytes
 from esper.kasmina.executor.memory.peaks import Peaks
@@ -37,16 +34,14 @@ from esper.kasmina.executor.observe import fossils_in, is_schedule_done, observe
 from esper.kasmina.executor.passes.compilations import Compilations, compilations
 from esper.kasmina.executor.passes.statistics import norm_of
 from esper.kasmina.executor.passes.task import Task
-from esper.kasmina.executor.passes.trace import in_words, rerun_order, trace_forward
-from esper.kasmina.executor.pretrained.regroup import regrouped
+from esper.kasmina.executor.passes.trace import in_words
+from esper.kasmina.executor.places import Places
 from esper.kasmina.executor.saved import load_network, restore, saved, saved_network
-from esper.kasmina.executor.slots.linear import unmerged
-from esper.kasmina.executor.slots.search import check_found, find_slots
-from esper.kasmina.executor.stack_slots import Depth, find_stacks, is_stack_name
+from esper.kasmina.executor.stack_slots import Depth
 from esper.kasmina.executor.stacks.run import Run
-from esper.kasmina.executor.state import REFUSE, SEED_BOUND, ExecutorConfig, ExecutorState, Facts, Life
+from esper.kasmina.executor.state import SEED_BOUND, ExecutorConfig, ExecutorState, Facts, Life
 from esper.kasmina.executor.twin import UNDONE, bring_back, end_twin, give_up_grown, let_wait
-from esper.leyline import DirectiveKind, DirectiveReport, HostManifest, SeedDirective, SlotSpec, TaskType
+from esper.leyline import DirectiveKind, DirectiveReport, HostManifest, SeedDirective, SlotSpec
 
 tracer = trace.get_tracer("esper.kasmina.executor")
 
@@ -60,12 +55,9 @@ class SeedExecutor:
     def __init__(
         self, arm: TrainingArm, task: Task, *, fetch_artifact: Callable[[str], bytes], config: ExecutorConfig
     ) -> None:
-        self._no_slots: ConfigError | None = None
-        self._unseen: tuple[str, ...] = ()
-        self._refused_runs: tuple[str, ...] = ()
-        self._ends: dict[str, tuple[str, ...]] = {}
         self._state = ExecutorState(arm=arm, task=task, config=config, fetch_artifact=fetch_artifact, slots={})
-        self._measure_host()
+        self.places = Places(self._state)
+        """Where seeds fit, and where not."""
         self._reports: list[DirectiveReport] = []
         self._compiled_since: Compilations | None = None
 
@@ -82,95 +74,6 @@ class SeedExecutor:
     def task(self) -> Task:
         """What the host learns."""
         return self._state.task
-
-    def _measure_host(self) -> None:
-        """Slots, sizes and costs. A host without slots trains alone; who wants to grow it asks for the manifest."""
-        state = self._state
-        try:
-            self._find_stacks()
-            self._find_slots()
-            state.topology_changed()
-        except ConfigError as error:
-            self._no_slots = error
-        except Exception as error:  # noqa: BLE001 - foreign code, run under hooks and counters, may raise anything
-            what = f"can't be grown: looking for slots ended in {in_words(error)}; it trains with --grow never"
-            self._no_slots = ConfigError("model", type(state.arm.model).__name__, what)
-        if self._no_slots is not None:
-            state.slots, state.stack_slots = {}, {}
-            state.topology_changed()
-
-    def _find_stacks(self) -> None:
-        state, named = self._state, self._state.config.slots
-        names = None if named is None else [name for name in named if is_stack_name(name)]
-        found, refusals = find_stacks(
-            state.arm.model, state.task.probe_inputs(), named=names, forward=state.task.forward
-        )
-        state.stack_slots = {slot.slot_id: slot for slot in found}
-        self._refused_runs = tuple(f"{refusal.path}: {refusal.reason}" for refusal in refusals)
-
-    def try_stacks(self) -> None:
-        """Repeats each run once, on a copy. One that fails is no slot, and its reason stands in `refused_runs`.
-
-        Raises ConfigError for one that the user names.
-        """
-        state, named = self._state, self._state.config.slots or ()
-        before = list(state.stack_slots.items())
-        for slot_id, slot in before:
-            run = slot.now(state.arm.stacks)
-            tried = try_stack(state.arm, state.task, run, halves_ends=state.config.halves_ends)
-            self._ends[slot_id] = tried.ends
-            if tried.obstacle:
-                if slot_id in named:
-                    raise ConfigError("slots", slot_id, f"can't be repeated: {tried.obstacle}")
-                del state.stack_slots[slot_id]
-                self._refused_runs = (*self._refused_runs, f"{slot.run.path}: {tried.obstacle}")
-        if len(state.stack_slots) < len(before):
-            state.topology_changed()
-        if not (state.slots or state.stack_slots) and self._no_slots is None:
-            why = "; ".join(self._refused_runs)
-            self._no_slots = ConfigError("model", type(state.arm.model).__name__, f"has no slot for a seed: {why}")
-
-    def _find_slots(self) -> None:
-        """Slots of modules; a host that has none may still have stacks, which come behind them in order."""
-        state, named = self._state, self._state.config.slots
-        names = None if named is None else [name for name in named if not is_stack_name(name)]
-        if state.config.is_of_stacks:
-            self._check_stacks(names or ())
-            return
-        is_causal = state.task.type == TaskType.TASK_TYPE_LANGUAGE_MODEL
-        model, inputs = state.arm.model, state.task.probe_inputs()
-        regroup = regrouped if state.config.config_widths == REFUSE else None
-        forward = state.task.forward
-        traced, rerun = trace_forward(model, inputs, forward=forward), rerun_order(model, inputs, forward=forward)
-        found = find_slots(
-            model,
-            traced,
-            named=names,
-            is_causal=is_causal,
-            rerun=rerun,
-            run=partial(forward, model, inputs),
-            offers_layers=state.config.offers_layers,
-            regroup=regroup,
-        )
-        if names or not state.stack_slots:
-            check_found(model, traced, found)
-        slots = found.slots if state.config.merges_adapters else map(unmerged, found.slots)
-        state.slots, self._unseen = {slot.slot_id: slot for slot in slots}, found.unseen
-        first = len(state.slots)
-        state.stack_slots = {
-            slot_id: replace(slot, order=order)
-            for order, (slot_id, slot) in enumerate(state.stack_slots.items(), first)
-        }
-
-    def _check_stacks(self, others: Sequence[str]) -> None:
-        """Raises ConfigError where weights in parts leave no slot, or not one that the user names."""
-        what = "weights in parts (--parallel shard) grow by stacks alone"
-        if others:
-            raise ConfigError("slots", others[0], f"is no run of blocks, and {what}; leave it out, or --parallel ddp")
-        if not self._state.stack_slots:
-            why = "; ".join(self._refused_runs) or "there is no list of blocks"
-            remedy = f"has no slot: {what}: {why}; give --parallel ddp, or --grow never"
-            raise ConfigError("model", type(self.arm.model).__name__, remedy)
 
     @property
     def arm(self) -> TrainingArm:
@@ -276,20 +179,6 @@ class SeedExecutor:
         """Where seeds fit; none on a host that can't be grown."""
         return self._state.specs
 
-    @property
-    def unseen(self) -> tuple[str, ...]:
-        """Parts of the host that the search for slots could not look into as a whole, a line each."""
-        return self._unseen
-
-    @property
-    def refused_runs(self) -> tuple[str, ...]:
-        """Lists of blocks that can't be repeated, each with the reason."""
-        return self._refused_runs
-
-    def halved_by(self, slot_id: str) -> tuple[str, ...]:
-        """Layers of each block that a stack there halves; none where the ends of its branches can't be told."""
-        return self._ends.get(slot_id, ())
-
     def compile_blocks(self, runs: Iterable[Run]) -> None:
         """Compiles the blocks of these runs in place; the compiler's work is counted from here on."""
         self.arm.compile_blocks(runs)
@@ -302,9 +191,7 @@ class SeedExecutor:
 
     def manifest(self) -> HostManifest:
         """The host and its slots; ConfigError if no seed fits anywhere."""
-        if self._no_slots is not None:
-            raise self._no_slots
-        return describe(self.arm, self._state.task, self._state.specs)
+        return self.places.manifest()
 
     def depths(self) -> dict[str, Depth]:
         """The runs of blocks that were repeated, by the path of their list."""

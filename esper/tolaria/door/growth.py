@@ -43,7 +43,7 @@ from esper.tolaria.door.own_ranks import Passed, Passes
 from esper.tolaria.door.own_run import own_run
 from esper.tolaria.door.own_step import OwnStep, TwinStep
 from esper.tolaria.door.own_steps import Loop, OwnSteps
-from esper.tolaria.door.settings import check_gradients, config_from, named
+from esper.tolaria.door.settings import check_surroundings, config_from, named
 from esper.tolaria.door.train import Result
 from esper.tolaria.door.wording import in_words_of_scripts
 from esper.tolaria.following import follower
@@ -192,7 +192,7 @@ class Growth:
         """The batches of all steps of the run, epoch after epoch; what stands between two of them is a step."""
         if not self._is_inside:
             raise ConfigError("growth.steps", "outside", "is for the inside of `with esper.Growth(...) as growth:`")
-        check_gradients()
+        check_surroundings()
         if self._has_looped:
             raise ConfigError("growth.steps", "twice", "gives all steps of the run, of every epoch: call it once")
         self._has_looped = True

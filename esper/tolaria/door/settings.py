@@ -40,10 +40,15 @@ def config_from(config: TrainConfig | Mapping[str, Any] | None) -> TrainConfig:
     return TrainConfig(**converted(TrainConfig, values))
 
 
-def check_gradients() -> None:
+def check_surroundings() -> None:
     """Raises ConfigError where nothing can learn."""
     if not torch.is_grad_enabled():
         raise ConfigError("grad", "off", "no gradients inside torch.no_grad() or inference_mode(): train outside of it")
+    is_lowered = any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
+    if is_lowered and torch.is_autocast_cache_enabled():
+        stale = "one region of torch.autocast keeps its casts of weights, so that no pass would see a step"
+        remedy = "leave it, and set amp for esper.train; in a loop of your own give a region to each step"
+        raise ConfigError("autocast", "on", f"{stale}: {remedy}")
 
 
 def named(config: TrainConfig, *, model: Any, data: Any) -> TrainConfig:

@@ -18,7 +18,7 @@ from esper.rpc.otel import setup_tracing
 from esper.tolaria.config import TrainConfig
 from esper.tolaria.door.callbacks import observers_of
 from esper.tolaria.door.data import feed_of, splits_in
-from esper.tolaria.door.settings import check_gradients, config_from, named
+from esper.tolaria.door.settings import check_surroundings, config_from, named
 from esper.tolaria.door.wording import in_words_of_scripts
 from esper.tolaria.following import follow
 from esper.tolaria.loop.profiled import trace_folder
@@ -90,7 +90,7 @@ def train(
     files and tells the callbacks. `profile` is a folder for traces of some steps, for Perfetto. Raises the error tree
     (esper.core.errors).
     """
-    check_gradients()
+    check_surroundings()
     data = str(data) if isinstance(data, Path) else data
     settings = named(config_from(config), model=model, data=data)
     given = _given(settings, model, data, loss=loss, optimizer=optimizer, scheduler=scheduler, metric=metric)

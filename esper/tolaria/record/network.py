@@ -75,8 +75,8 @@ def look_at(executor: SeedExecutor, step: int) -> Network:
         step=step,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         layers=tuple(_layers(model)),
-        slots=tuple(_slot(slot, executor.halved_by(slot.slot_id)) for slot in executor.slots),
-        refused=(*executor.unseen, *executor.refused_runs),
+        slots=tuple(_slot(slot, executor.places.halved_by(slot.slot_id)) for slot in executor.slots),
+        refused=(*executor.places.unseen, *executor.places.refused_runs),
     )
 
 

@@ -38,6 +38,16 @@ async def test_a_token_opens_its_run_and_nothing_else_does(home: Home, parts: Pa
             parts.runs.by_token(wrong)
 
 
+async def test_who_was_replaced_by_another_trainer_hears_that_it_may_have_been(home: Home, parts: Parts) -> None:
+    run, token = await parts.runs.open(spec(), security(home))
+    await parts.runs.save(run, decided_until(7), Decision(packet_index=7), entry(run))
+    await parts.runs.open(spec(generation=2), security(home))
+    with pytest.raises(LifecycleConflict, match="another trainer went on with it"):
+        await parts.runs.save(run, decided_until(8), Decision(packet_index=8), entry(run))
+    with pytest.raises(AccessDenied, match="another trainer went on with it"):
+        parts.runs.by_token(token)
+
+
 async def test_an_open_run_survives_a_restart_with_its_token_state_and_last_decision(home: Home) -> None:
     first = home.parts()
     run, token = await first.runs.open(spec(), security(home))

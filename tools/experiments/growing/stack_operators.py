@@ -331,7 +331,7 @@ def table(rows: Sequence[dict[str, Any]], depths: Sequence[int]) -> str:
     arms: dict[tuple[str, int, float], list[dict[str, Any]]] = {}
     for row in rows:
         arms.setdefault((row["name"], row["steps"], row["rate"]), []).append(row)
-    for (name, steps, rate), found in arms.items():
+    for (name, steps, rate), found in sorted(arms.items()):
         spread = f" ± {stdev(row['loss'] for row in found):.4f}" if len(found) > 1 else ""
         shares = []
         for depth in depths:

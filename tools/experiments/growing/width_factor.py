@@ -2,7 +2,8 @@
 """How much should a seed widen a narrow layer: by a fixed number of units, or by a factor of its width?
 
 Every arm of the table grows every host with the same seeds through the real launcher, beside the run of that seed that
-never grows. Each run takes one thread. Finished ones are kept in --out/rows.jsonl and not repeated.
+never grows. Each run takes one thread. Finished ones are kept in --out/rows.jsonl and not repeated; --recorded reads
+the committed rows and trains nothing.
 
 Prints a table (or --json), and whether a factor may become the default: where its paired mean is not worse than that
 of the first arm at no more MACs, in both tasks.
@@ -41,6 +42,7 @@ HOSTS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """The task of each host, and its flags."""
 NEVER = ("--grow", "never")
+RECORDED = Path(__file__).resolve().parents[1] / "rows" / "width_factor.jsonl"
 REFERENCE = next(iter(ARMS))
 TOLD = ("test_accuracy", "final_parameters", "training_macs", "growth", "seeds", "weights_digest", "reproducible")
 
@@ -93,6 +95,11 @@ def paired(values: Sequence[float], others: Sequence[float]) -> tuple[float, flo
     return fmean(differences), student_quantile(0.025, count - 1) * stdev(differences) / sqrt(count)
 
 
+def whole(host: str, arm: str, seeds: Sequence[int], known: dict[Key, Row]) -> list[int]:
+    """The seeds of which an arm's run is there, and those that it is held against."""
+    return [seed for seed in seeds if all((host, each, seed) in known for each in ("never", REFERENCE, arm))]
+
+
 def row_of(host: str, arm: str, seeds: Sequence[int], known: dict[Key, Row]) -> Row:
     """One arm on one host."""
     pairs = [beside(known[host, arm, seed], known[host, "never", seed]) for seed in seeds]
@@ -134,16 +141,10 @@ def verdicts(rows: Sequence[Row]) -> list[Row]:
 
 
 def table(rows: Sequence[Row], found: Sequence[Row]) -> str:
-    head = (
-        f"| host | arm | never grown, % | grown, % | less {REFERENCE}, points (95 %) | kept / judged / germinated "
-        f"| parameters | MACs of growth | MACs beside {REFERENCE} |\n|---|---|---|---|---|---|---|---|---|"
-    )
-    lines = [
-        f"| {r['host']} | {r['arm']} | {r['never_grown']:.2f} | {r['accuracy']:.2f} ± {r['deviation']:.2f} "
-        f"| {_difference(r)} | {r['kept']} / {r['judged']} / {r['germinated']} | {r['parameters']:,.0f} "
-        f"| {r['macs_of_growth']:.2f}x | {r['macs_of_reference']:.2f}x |"
-        for r in rows
-    ]
+    columns = ["host", "arm", "seeds", "never grown, %", "grown, %", f"less {REFERENCE}, points (95 %)"]
+    columns += ["kept / judged / germinated", "parameters", "MACs of growth", f"MACs beside {REFERENCE}"]
+    cells = [columns, ["---"] * len(columns), *map(_cells, rows)]
+    lines = [f"| {' | '.join(line)} |" for line in cells]
     rules = [
         f"{item['arm']}: "
         + "; ".join(
@@ -153,7 +154,22 @@ def table(rows: Sequence[Row], found: Sequence[Row]) -> str:
         + (": may become the default" if item["may_be_default"] else ": doesn't become the default")
         for item in found
     ]
-    return "\n".join([head, *lines, "", *rules])
+    return "\n".join([*lines, "", *rules])
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        row["host"],
+        row["arm"],
+        str(row["runs"]),
+        f"{row['never_grown']:.2f}",
+        f"{row['accuracy']:.2f} ± {row['deviation']:.2f}",
+        _difference(row),
+        f"{row['kept']} / {row['judged']} / {row['germinated']}",
+        f"{row['parameters']:,.0f}",
+        f"{row['macs_of_growth']:.2f}x",
+        f"{row['macs_of_reference']:.2f}x",
+    ]
 
 
 def _difference(row: Row) -> str:
@@ -181,16 +197,19 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--hosts", default=",".join(HOSTS), help="comma-separated")
     parser.add_argument("--processes", type=int, default=1, help="runs at a time")
+    parser.add_argument("--recorded", action="store_true", help="compare the committed rows; train nothing")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     hosts, seeds = options.hosts.split(","), range(1, options.seeds + 1)
-    options.out.mkdir(parents=True, exist_ok=True)
-    rows = Rows(options.out / "rows.jsonl")
-    wanted = [(host, arm, seed) for seed in seeds for host in hosts for arm in ("never", *ARMS)]
-    missing = [key for key in wanted if key not in rows.known]
-    for with_budget in (False, True):
-        train_all(options, rows, [key for key in missing if (key[1] in WITHIN) is with_budget])
-    result = [row_of(host, arm, seeds, rows.known) for host in hosts for arm in ARMS]
+    rows = Rows(RECORDED if options.recorded else options.out / "rows.jsonl")
+    if not options.recorded:
+        options.out.mkdir(parents=True, exist_ok=True)
+        wanted = [(host, arm, seed) for seed in seeds for host in hosts for arm in ("never", *ARMS)]
+        missing = [key for key in wanted if key not in rows.known]
+        for with_budget in (False, True):
+            train_all(options, rows, [key for key in missing if (key[1] in WITHIN) is with_budget])
+    there = {(host, arm): whole(host, arm, seeds, rows.known) for host in hosts for arm in ARMS}
+    result = [row_of(*which, own, rows.known) for which, own in there.items() if own]
     found = verdicts(result)
     print(json.dumps({"rows": result, "rule": found}, indent=2) if options.json else table(result, found))
     return 0

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from esper.cli.main import main
+from esper.cli.services.emergency import in_words, lines
 from esper.core.security.run_line import Peer, RunLine, write_line
+from esper.leyline import EmergencyLevel, EmergencySignal, ModeUpdate, SystemMode
 
 
 @pytest.mark.parametrize("verb", [["list"], ["acknowledge"], ["raise", "--level", "L1", "--why", "a drill"]])
@@ -43,3 +45,20 @@ def test_who_speaks_to_a_run_doesnt_wait_for_torch_to_load(verb: list[str], tmp_
     }
     done = subprocess.run([sys.executable, "-c", check], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "75 False\n", done.stderr
+
+
+def test_what_others_say_of_the_plane_does_not_act_on_the_terminal() -> None:
+    signal = EmergencySignal(
+        emergency_id="e\x1b1",
+        level=EmergencyLevel.EMERGENCY_LEVEL_L4_HALT,
+        detail="wrong\ndata \x1b[31mred",
+        origin="operator:\u202eann",
+        training_run_id="r\r1",
+    )
+    update = ModeUpdate(
+        mode=SystemMode.SYSTEM_MODE_EMERGENCY, cause="a line\nand one more\x1b[2J", open_emergencies=[signal]
+    )
+    drawn = list(lines(update))
+    assert len(drawn) == 2
+    assert all(line.isprintable() for line in (*drawn, in_words(signal)))
+    assert r"wrong\ndata \x1b[31mred" in drawn[1]

@@ -116,6 +116,15 @@ def test_calls_without_the_runs_token_are_denied(service: Service) -> None:
             service.blob()
 
 
+def test_who_was_replaced_by_another_trainer_hears_that_it_may_have_been(service: Service) -> None:
+    service.open(spec())
+    replaced = service.token
+    service.open(spec(generation=2))
+    service.token = replaced
+    with pytest.raises(AccessDenied, match="another trainer went on with it"):
+        service.advance(request(10))
+
+
 def test_a_good_command_acts_and_is_answered_the_same_for_ever(service: Service) -> None:
     service.open(spec())
     outcome = service.apply(germinate())

@@ -685,6 +685,17 @@ def test_nothing_is_trained_where_gradients_are_off(tmp_path, scripted):
         esper.train(Net(), data(96, 1).tensors, config={"run_dir": tmp_path / "b"})
 
 
+def test_no_run_stands_in_one_region_of_autocast_whose_weights_stay_as_they_were(tmp_path, scripted):
+    scripted(NEVER)
+    said = r"autocast = 'on': .* give a region to each step"
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ConfigError, match=said):
+        Own(tmp_path).run()
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(ConfigError, match=r"autocast = 'on': .* set amp"):
+        esper.train(Net(), data(96, 1).tensors, config={"run_dir": tmp_path / "b"})
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        Own(tmp_path / "c").run()
+
+
 def test_a_loop_may_accumulate_and_is_told_of_its_last_bits(tmp_path, scripted):
     def in_parts(model: nn.Module, optimizer: Any, scheduler: Any, batch: Any) -> Tensor:
         optimizer.zero_grad()

@@ -224,5 +224,5 @@ def test_a_trial_without_room_leaves_the_answer_to_the_graft(folder: Path, monke
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(run.task, "loss", exhausted)
-    run.executor.try_stacks()
-    assert run.executor.refused_runs == ()
+    run.executor.places.try_stacks()
+    assert run.executor.places.refused_runs == ()

@@ -284,7 +284,7 @@ def manifest(prepared: Prepared) -> HostManifest:
 def test_a_depth_that_cannot_be_had_is_one_clear_line(config: TrainConfig, changes: dict[str, Any], line: str) -> None:
     prepared = prepare(replace(config, **changes))
     with pytest.raises(ConfigError, match=line) as caught:
-        check_stacks(prepared.config, manifest(prepared), prepared.executor.refused_runs)
+        check_stacks(prepared.config, manifest(prepared), prepared.executor.places.refused_runs)
     assert "\n" not in str(caught.value)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.tools.experiments.loading import FOLDER, load
 
-for name in ("plan", "texts", "rows", "frontier", "comparing", "launching"):
+for name in ("plan", "texts", "rows", "frontier", "comparing", "by_seed", "launching"):
     load(name)
 run_plan = load("run_plan")
 ROWS = FOLDER / "rows"
@@ -36,11 +36,13 @@ def test_a_plan_is_told_from_its_recorded_rows(
 
 
 @pytest.mark.parametrize("plan", RECORDED)
+@pytest.mark.parametrize("way", [(), ("--by-seed",)], ids=["by arm", "by seed"])
 def test_a_table_is_printed_of_recorded_rows(
-    plan: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    plan: str, way: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(run_plan, "draw", lambda *told: [])
-    monkeypatch.setattr(sys, "argv", ["run_plan.py", plan, "--recorded", "--out", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["run_plan.py", plan, "--recorded", *way, "--out", str(tmp_path)])
     assert run_plan.main() == 0
     rows = capsys.readouterr().out.splitlines()
+    assert len(rows) > 2
     assert len({row.count("|") for row in rows}) == 1

@@ -21,6 +21,7 @@ load("texts")
 planning, rows_module = load("plan"), load("rows")
 load("frontier")
 comparing = load("comparing")
+by_seed = load("by_seed")
 launching = load("launching")
 load("labels")
 pictures = load("pictures")
@@ -347,3 +348,45 @@ def test_the_launcher_understands_every_plan(path: Path, tmp_path: Path) -> None
         flags = parser().parse([*plan.flags(Run(name, plan.seeds[0], rate), tmp_path), "--device", "cuda"])
         settings = load_settings(TrainConfig, file=None, environ={}, prefix="TOLARIA_", flags=given(flags)).value
         assert settings.steps or settings.epochs
+
+
+def test_any_arm_may_be_what_the_others_are_compared_with(sweep: Any, tmp_path: Path) -> None:
+    rows = run_plan.Rows(tmp_path / "rows.jsonl")
+    ran(sweep, tmp_path, rows)
+    asked = planning.compared_otherwise(sweep, against="small", frontier=(), seeds=(1,))
+    lines = {line["arm"]: line for line in comparing.compared(asked, rows, run_plan.chosen_rates(asked, rows))}
+    own = comparing.scores(sweep, {1: rows.get(Run("small", 1, lines["small"]["rate"]))})[1]
+    assert "difference" not in lines["small"]
+    assert (lines["grown"]["pairs"], lines["grown"]["difference"]) == (1, pytest.approx(own - lines["grown"]["score"]))
+    assert lines["sweep, best by judging data"]["difference"] == own - lines["sweep, best by judging data"]["score"]
+    assert planning.compared_otherwise(sweep, against=None, frontier=(), seeds=()) == sweep
+    with pytest.raises(SystemExit, match="--against tiny: no such arm; expected one of grown, small, large"):
+        planning.compared_otherwise(sweep, against="tiny", frontier=(), seeds=())
+    with pytest.raises(SystemExit, match="compared as asked: a frontier needs score = 'loss'"):
+        planning.compared_otherwise(sweep, against=None, frontier=("small",), seeds=())
+
+
+def test_each_run_is_told_by_itself_with_its_share_of_another_frontier(tmp_path: Path) -> None:
+    plan, rows = written(tmp_path, FRONTIER + "[arms.other]\n"), run_plan.Rows(tmp_path / "rows.jsonl")
+    uses = {"main": 320, "twin": 60, "side": 20, "undone": 0}
+    grafts = [{"gain": gain, "gain_se": 0.001, "fate": fate} for gain, fate in ((0.02, "kept"), (-0.003, "culled"))]
+    for arm, cost, loss in (
+        ("grown", 400, 0.4),
+        ("static@100", 100, 1.0),
+        ("static@800", 800, 0.4),
+        ("other", 200, 0.4),
+    ):
+        figures = {"steps": 10, "final_parameters": 5, "seeds": grafts if arm == "grown" else [], "training_macs": cost}
+        own = {"training_macs_by_use": uses} if arm == "grown" else {}
+        rows.add({"arm": arm, "seed": 1, "rate": None, "test_loss": loss, **figures, **own})
+    rates = run_plan.chosen_rates(plan, rows)
+    told = by_seed.by_seed(plan, rows, rates).splitlines()
+    graft = "+0.0200 ± 0.0010 (kept), -0.0030 ± 0.0010 (undone)"
+    assert (
+        told[2]
+        == f"| 1 | grown | 0.4000 | 5 | 10 | 4.000e+02 | 3.20e+02, 6.00e+01, 2.00e+01 | {graft} | 0.50 | - | 0.40 |"
+    )
+    assert told[3] == "| 1 | static@100 | 1.0000 | 5 | 10 | 1.000e+02 | - | - | - | - | - |"
+    assert told[5] == "| 1 | other | 0.4000 | 5 | 10 | 2.000e+02 | - | - | 0.25 | - | - |"
+    six = planning.compared_otherwise(plan, against=None, frontier=("other", "static@100"), seeds=())
+    assert by_seed.by_seed(six, rows, rates).splitlines()[2].endswith("| 2.00 | - | 1.60 |")

@@ -62,7 +62,7 @@ def test_a_named_run_that_is_none_is_refused_in_one_line(rig_of, model, name, wh
 
 
 def test_lists_that_are_no_runs_are_told_with_the_reason(rig_of):
-    (line,) = rig_of(OneBlock(), TokenTask()).executor.refused_runs
+    (line,) = rig_of(OneBlock(), TokenTask()).executor.places.refused_runs
     assert line == "blocks: it has one block, a run needs two"
 
 
@@ -111,7 +111,7 @@ def test_a_stack_repeats_blocks_as_they_are_unless_it_is_asked_to(rig):
     before = run.arm.model.blocks[1].fc2.weight.detach().clone()
     run.stack()
     assert torch.equal(run.arm.model.blocks[3].fc2.weight, before)
-    assert run.executor.halved_by(SLOT) == ()
+    assert run.executor.places.halved_by(SLOT) == ()
 
 
 def test_a_stack_that_is_undone_by_hand_gives_the_ends_back(rig):
@@ -129,8 +129,8 @@ def test_what_would_be_halved_is_known_before_the_first_step(rig):
         for block in run.arm.model.blocks:
             block.fc2.weight.zero_()
             block.fc2.bias.zero_()
-    run.executor.try_stacks()
-    assert run.executor.halved_by(SLOT) == ("fc2",)
+    run.executor.places.try_stacks()
+    assert run.executor.places.halved_by(SLOT) == ("fc2",)
 
 
 def test_blocks_that_do_not_run_are_taken_out_again(rig_of):
@@ -334,19 +334,19 @@ class Broken(Transformer):
 def test_a_run_that_cannot_be_repeated_is_tried_and_told_before_anything_is_grown(rig_of, model, why):
     run = rig_of(model(), TokenTask())
     before = run.arm.digest()
-    run.executor.try_stacks()
-    assert run.executor.refused_runs == (f"blocks: {why}",)
+    run.executor.places.try_stacks()
+    assert run.executor.places.refused_runs == (f"blocks: {why}",)
     assert SLOT not in [slot.slot_id for slot in run.executor.manifest().slots]
     assert (run.arm.digest(), len(run.arm.model.blocks)) == (before, 2)
     named = rig_of(model(), TokenTask(), slots=(SLOT,))
     with pytest.raises(ConfigError, match=f"slots = '{SLOT}': can't be repeated: .*{why[:20]}"):
-        named.executor.try_stacks()
+        named.executor.places.try_stacks()
 
 
 def test_a_run_that_can_be_repeated_stays_a_slot_and_leaves_no_trace(rig):
     run, plain = rig("transformer"), rig("transformer")
-    run.executor.try_stacks()
-    assert run.executor.refused_runs == ()
+    run.executor.places.try_stacks()
+    assert run.executor.places.refused_runs == ()
     for each in (run, plain):
         each.train(2)
         each.stack()

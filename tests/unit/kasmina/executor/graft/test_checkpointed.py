@@ -135,7 +135,7 @@ def test_a_span_that_begins_and_ends_in_different_reentrant_checkpoints_is_not_o
     names = [slot.slot_id for slot in whole.executor.manifest().slots]
     assert names.count("span_linear:blocks.0.fc1-blocks.0.fc2") == 1
     assert "span_linear" not in " ".join(slot.slot_id for slot in split.executor.manifest().slots)
-    assert any("different re-entrant checkpoints" in reason for reason in split.executor.unseen)
+    assert any("different re-entrant checkpoints" in reason for reason in split.executor.places.unseen)
     named = rig_of(Host(reentrant, by_layer=True), toy_task, slots=SPLIT)
     with pytest.raises(
         ConfigError, match=r"slots = 'span_linear:blocks.0.fc1-blocks.0.fc2'.*give them use_reentrant=False"

@@ -202,7 +202,7 @@ def test_heads_that_a_configuration_cannot_say_are_refused_before_the_graft(
 ) -> None:
     run = make(family, "refuse")
     assert not [slot.slot_id for slot in run.executor.manifest().slots if slot.slot_id.startswith("span_heads")]
-    told = [line for line in run.executor.unseen if line.startswith("span_heads")]
+    told = [line for line in run.executor.places.unseen if line.startswith("span_heads")]
     assert len(told) == 1
     assert "--config-widths loader" in told[0]
 

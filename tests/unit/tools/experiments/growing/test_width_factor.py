@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_a_pair_differs_by_what_its_own_seed_shows() -> None:
 def test_the_table_has_a_line_for_each_host_and_arm() -> None:
     found = rows({"digits": 0.01, "mnist1d": 0.0}, {"digits": 100, "mnist1d": 90})
     lines = study.table(found, study.verdicts(found)).splitlines()
-    assert len([line for line in lines if line.startswith("| ")]) == 1 + len(study.HOSTS) * len(study.ARMS)
+    assert len([line for line in lines if line.startswith("| ")]) == 2 + len(study.HOSTS) * len(study.ARMS)
     assert (
         lines[-len(study.ARMS) + 1]
         == "x2: digits +1.00 points at 1.00x the MACs; mnist1d +0.00 points at 0.90x the MACs: may become the default"
@@ -89,3 +90,12 @@ def test_finished_runs_are_found_again_and_a_line_cut_short_is_not(tmp_path: Pat
     assert list(again.known) == [("digits narrow4", "x2", 1)]
     again.add(summary("digits narrow4", "x2", 2, 0.9))
     assert len(study.Rows(file).known) == 2
+
+
+def test_the_committed_rows_are_told_with_the_seeds_that_are_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["width_factor.py", "--recorded"])
+    assert study.main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[2] for line in lines if line.startswith("| mnist1d mlp6")] == ["2", "2", "1", "1"]
