@@ -14,6 +14,7 @@ from esper.kasmina.executor.passes.batches import samples_in
 from esper.tolaria.loop.step_log import StepResult
 from esper.tolaria.task.feeds.batch_task import one_each
 from esper.tolaria.task.objective.agreement import MISFITS, reason_of
+from esper.tolaria.task.optimizers.stepping import step_of
 
 Step = Callable[[nn.Module, Any], Tensor]
 
@@ -66,7 +67,7 @@ class TwinStep:
     def finish(self, arm: TrainingArm) -> None:
         """The optimiser's step."""
         if arm.scaler is None:
-            arm.optimizer.step()
+            step_of(arm.optimizer)
         else:
             arm.scaler.step(arm.optimizer)
             arm.scaler.update()

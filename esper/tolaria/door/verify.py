@@ -21,6 +21,12 @@ ROUNDING = 1e-5
 """On a CPU, where a loop that accumulates adds in another order than step() does."""
 
 
+OUTER = (
+    "a copy calls step() at the end of the round: change what it reads beside the network "
+    "(a target network, a queue, a generator's weights) at the beginning of one"
+)
+
+
 class Verification:
     """The steps of one loop, compared."""
 
@@ -41,7 +47,7 @@ class Verification:
         where = f"in step {step + 1} of the loop"
         if not self._is_same(*losses):
             told = f"{float(losses[0]):.6g}, and the mean of step() is {float(losses[1]):.6g}"
-            remedy = "they must compute the same, with the same draws in the same order"
+            remedy = f"they must compute the same, with the same draws in the same order; {OUTER}"
             raise ConfigError("step", where, f"the loss that was noted is {told}; {remedy}")
         if not self._is_same(*gradients):
             raise ConfigError("step", where, _of_gradients(float(gradients[0]), float(gradients[1]), _not_given(arm)))

@@ -29,6 +29,7 @@ from esper.tolaria.ranks.pieces import piece_of
 from esper.tolaria.ranks.replica import Forward, Replicas
 from esper.tolaria.ranks.shards import Shards
 from esper.tolaria.task.objective.task import SplitTask
+from esper.tolaria.task.optimizers.stepping import step_of
 from esper.tolaria.task.precision import autocast
 from esper.tolaria.task.randomness import has_drawn, of_rank, seed_all, seed_device
 
@@ -159,7 +160,7 @@ class Stepper:
         of_seeds = {} if seed_norms is None else seed_norms()
         norm, norms = self._clip(groups, measures_norm)
         if steps_optimizer and scaler is None:
-            arm.optimizer.step()
+            step_of(arm.optimizer)
         elif steps_optimizer and scaler is not None:
             scaler.step(arm.optimizer)
             scaler.update()

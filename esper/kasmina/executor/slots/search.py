@@ -372,7 +372,14 @@ def _kind_name(kind: SlotKind) -> str:
 def _seen(model: nn.Module, trace: ForwardTrace) -> str:
     seen = [
         f"{visit.path} ({type(model.get_submodule(visit.path)).__name__}"
-        f"{f', called {trace.count(visit.path)} times' if visit.path in trace.repeated else ''})"
+        f"{f', called {trace.count(visit.path)} times' if visit.path in trace.repeated else ''}"
+        f"{_tied(trace, visit.path)})"
         for visit in trace
     ]
     return ", ".join(seen) or "no submodule at all"
+
+
+def _tied(trace: ForwardTrace, path: str) -> str:
+    """What of the layer something else computes with, as a tie by `F.linear(x, layer.weight)` does."""
+    names = [name.rpartition(".")[2] for name in sorted(trace.read_elsewhere) if name.rpartition(".")[0] == path]
+    return f", something else computes with its {' and '.join(names)}, too" if names else ""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 # Attributes that hold a block's index in its container.
 POSITIONS = frozenset({"layer_idx", "layer_id", "layer_index", "layer_number", "block_idx", "block_id"})
@@ -51,8 +52,8 @@ def _is_stochastic(path: str, *modules: nn.Module) -> bool:
 
 
 def _module_difference(left: nn.Module, right: nn.Module) -> str:
-    if type(left) is not type(right):
-        return f"class {type(left).__name__} and {type(right).__name__}"
+    if _kind(left) is not _kind(right):
+        return f"class {_both(type(left), type(right))}"
     for kind in ("_parameters", "_buffers"):
         tensors = getattr(left, kind), getattr(right, kind)
         if list(tensors[0]) != list(tensors[1]):
@@ -64,8 +65,24 @@ def _module_difference(left: nn.Module, right: nn.Module) -> str:
     for name in sorted(attributes[0].keys() | attributes[1].keys()):
         values = attributes[0].get(name), attributes[1].get(name)
         if name not in POSITIONS | PATTERNS and not _alike(*values):
-            return f"{name}: {values[0]!r} and {values[1]!r}"
+            told = repr(values[0]), repr(values[1])
+            return f"{name}: {' and '.join(told) if told[0] != told[1] else _both(*map(type, values))}"
     return ""
+
+
+def _kind(module: nn.Module) -> type:
+    """Its class; torch gives each parametrised layer one of its own, which is derived from the layer's."""
+    return type(module).__bases__[0] if is_parametrized(module) else type(module)
+
+
+def _both(left: type, right: type) -> str:
+    """Two classes, told apart: a function that defines a class makes another of its name in each call."""
+    if left.__name__ != right.__name__:
+        return f"{left.__name__} and {right.__name__}"
+    names = [f"{kind.__module__}.{kind.__qualname__}" for kind in (left, right)]
+    if names[0] != names[1]:
+        return " and ".join(names)
+    return f"{names[0]}, of which there are two: define it once, outside of what makes the blocks"
 
 
 def _public(module: nn.Module) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.passes.batches import Forward, called
@@ -202,7 +203,7 @@ def _is_list_of_blocks(module: nn.Module) -> bool:
     if not isinstance(module, CONTAINERS):
         return False
     names = list(module._modules)
-    has_blocks = any(next(child.children(), None) is not None for child in module.children())
+    has_blocks = any(next(child.children(), None) and not is_parametrized(child) for child in module.children())
     return has_blocks and names == [str(index) for index in range(len(names))]
 
 

@@ -151,6 +151,9 @@ class PerSample:
         return one_each(self._function(outputs, targets), samples_in(targets), "loss", self._name)
 
 
+ROWS = "samples are the rows of the first tensor of what is given: put one that has a row for each first"
+
+
 def one_each(losses: Any, samples: int, key: str, name: str) -> Tensor:
     """Losses [N] for so many samples. Raises ConfigError for anything else."""
     if not isinstance(losses, Tensor):
@@ -165,6 +168,8 @@ def one_each(losses: Any, samples: int, key: str, name: str) -> Tensor:
     if losses.shape != (samples,) or not losses.is_floating_point():
         what = f"{str(losses.dtype).removeprefix('torch.')} of shape {tuple(losses.shape)}"
         raise ConfigError(
-            key, name, f"gives {what} for {counted(samples, 'sample')}, expected floating-point losses ({samples},)"
+            key,
+            name,
+            f"gives {what} for {counted(samples, 'sample')}, expected floating-point losses ({samples},); {ROWS}",
         )
     return losses

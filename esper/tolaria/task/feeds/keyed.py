@@ -91,7 +91,7 @@ class KeyedFeeder:
             raise ConfigError("data", type(loader.dataset).__name__, "its loader gives no batch; give more samples")
         self.samples: int | None = sum(len(rows) for rows in self._orders.of(0))
         self._next = 0
-        self._ahead = Underway(self)
+        self._ahead = Underway(self, has_workers=loader.num_workers > 0)
         self._kept: dict[int, Any] = {}
 
     @property
@@ -122,11 +122,10 @@ class KeyedFeeder:
 
     def _fetched(self, step: int) -> Any:
         """By the workers, which go on from step to step over the ends of epochs."""
-        batches = self._ahead.iterator
-        if batches is None or step != self._next:
-            batches = self._ahead.iterator = iter(self._from(step))
+        if self._ahead.iterator is None or step != self._next:
+            self._ahead.iterator = iter(self._from(step))
         self._next = step + 1
-        return next(batches)
+        return self._ahead.next()
 
     def _from(self, step: int) -> DataLoader[Any]:
         loader = self._loader

@@ -22,7 +22,7 @@ class SequentialFeeder:
     def __init__(self, batches: Iterable[Any], steps_per_epoch: int) -> None:
         self._source = batches
         self.steps_per_epoch = steps_per_epoch
-        self._underway = Underway(self)
+        self._underway = Underway(self, has_workers=bool(getattr(batches, "num_workers", 0)))
         self._next = 0
         self._kept: dict[int, Any] = {}
         self._states: dict[int, Any] = {}
@@ -77,7 +77,7 @@ class SequentialFeeder:
                 self._begin_epoch()
                 self._underway.iterator = iter(self._source)
             try:
-                return next(self._underway.iterator)
+                return self._underway.next()
             except StopIteration:
                 self.close()
         name = type(self._source).__name__

@@ -500,6 +500,23 @@ def _unseen() -> nn.Module:
     return nn.Sequential(nn.Linear(8, 5), nn.ReLU(), nn.LazyLinear(3))
 
 
+class _WantsClosure(torch.optim.SGD):
+    def step(self, closure: Any = None) -> Any:
+        assert closure is not None, "two passes make a step"
+        return super().step(closure)
+
+
+def _target(model: nn.Module, optimizer: Any, scheduler: Any, batch: Any) -> Tensor:
+    """Changes what its step reads, at the round's end."""
+    loss = one_round(model, optimizer, scheduler, batch)
+    _Target.shift += 1.0
+    return loss
+
+
+class _Target:
+    shift = 0.0
+
+
 MISUSES: list[tuple[str, dict[str, Any]]] = [
     ("can't take a batch of the judging set: .*out of bounds", {"judge": _labelled(60, lambda labels: 7 * labels)}),
     ("can't take a batch of the judging set: .*Float", {"judge": _labelled(60, lambda labels: labels.float())}),
@@ -517,6 +534,10 @@ MISUSES: list[tuple[str, dict[str, Any]]] = [
     ("is over another optimiser", {"scheduler": lr_scheduler.StepLR(torch.optim.SGD(Net().parameters(), lr=0.1), 1)}),
     ("gives no batch", {"batches": iter(())}),
     ("judge.*is empty", {"judge": []}),
+    (
+        r"the loss that was noted is .*a target network, a queue",
+        {"one_round": _target, "step": lambda m, b: step(m, b) + _Target.shift},
+    ),
     ("the optimiser made 0 steps", {"one_round": _skips}),
     ("the optimiser made 2 steps", {"one_round": _twice}),
     ("the loss that was noted is", {"one_round": _other_loss}),
@@ -540,6 +561,19 @@ def test_misuse_is_told_in_one_line(tmp_path, scripted, message, change):
     with pytest.raises(ConfigError, match=message) as found:
         Own(tmp_path, **change).run()
     assert "\n" not in str(found.value)
+
+
+def test_an_optimiser_that_wants_a_closure_is_told_at_both_doors(tmp_path, scripted):
+    scripted(NEVER)
+    told = "optimizer = '_WantsClosure': step.. failed: two passes make a step; expected one that .*without a closure"
+    own, model = Own(tmp_path / "own"), Net()
+    own.optimizer = _WantsClosure(own.model.parameters(), lr=0.1)
+    with pytest.raises(ConfigError, match=told):
+        own.run()
+    config = {**BASE, "run_dir": tmp_path / "whole"}
+    sets = {"train": data(96, 1), "judge": data(60, 2)}
+    with pytest.raises(ConfigError, match=told):
+        esper.train(model, sets, optimizer=_WantsClosure(model.parameters(), lr=0.1), config=config)
 
 
 def test_calls_out_of_place_are_told_in_one_line(tmp_path, scripted):

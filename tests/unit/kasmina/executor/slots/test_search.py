@@ -34,6 +34,15 @@ class Tied(nn.Module):
         return self.head(torch.relu(self.fc(self.tokens(x))))
 
 
+class AloneAndTied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(torch.relu(self.fc(x)), self.fc.weight)[:, :2]
+
+
 class Shared(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -42,6 +51,12 @@ class Shared(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(torch.relu(self.fc1(torch.relu(self.fc1(x)))))
+
+
+def test_a_weight_that_something_else_computes_with_is_told_where_there_is_no_slot() -> None:
+    told = r"looked at fc \(Linear, something else computes with its weight, too\)"
+    with pytest.raises(ConfigError, match=told):
+        slots_of(AloneAndTied(), torch.randn(2, 4))
 
 
 def test_an_mlp_offers_spans_and_activations_in_forward_order(rig):

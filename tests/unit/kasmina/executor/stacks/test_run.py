@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from esper.core.errors import ConfigError
 from esper.kasmina.executor.stacks.run import Run, find_runs, named_run
@@ -61,6 +64,36 @@ def test_what_follows_a_pattern_goes_with_its_block_and_what_counts_a_position_b
         block.depth_scale = 1 / (1 + index)
     (refusal,) = find_runs(model, TOKENS)[1]
     assert refusal.reason == "blocks 0 and 1 differ in depth_scale: 1.0 and 0.5"
+
+
+def _block(width: int = 8) -> nn.Module:
+    """Of a class that each call defines anew."""
+
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(width, width), nn.ReLU())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.body(x)  # type: ignore[no-any-return]
+
+    return Own()
+
+
+def test_two_classes_of_one_name_are_told_with_what_sets_them_apart() -> None:
+    (refusal,) = find_runs(nn.Sequential(nn.Sequential(_block(), _block()), nn.Linear(8, 4)), TOKENS)[1]
+    told = f"blocks 0 and 1 differ in class {__name__}._block.<locals>.Own, of which there are two: define it once"
+    assert refusal.reason.startswith(told)
+
+
+@pytest.mark.parametrize("parametrised", [parametrizations.weight_norm, parametrizations.spectral_norm])
+def test_blocks_of_parametrised_layers_are_a_run_though_each_layer_has_a_class_of_its_own(
+    parametrised: Callable[[nn.Module], nn.Module],
+) -> None:
+    blocks = [nn.Sequential(parametrised(nn.Linear(8, 8)), nn.ReLU()) for _ in range(3)]
+    assert find_runs(nn.Sequential(nn.Sequential(*blocks), nn.Linear(8, 4)), TOKENS) == ([Run("0", 0, 3)], [])
+    blocks[1] = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
+    assert find_runs(nn.Sequential(nn.Sequential(*blocks), nn.Linear(8, 4)), TOKENS)[0] == []
 
 
 def test_blocks_that_are_frozen_are_no_run_and_a_frozen_one_among_others_is_called_so() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 from multiprocessing.process import BaseProcess
 
 import pytest
@@ -72,6 +73,25 @@ def test_workers_end_with_the_feeder_also_where_it_is_garbage_in_a_circle(make, 
     del feeder
     gc.collect()
     assert waited == [0, 0]
+
+
+class Broken(Noisy):
+    """Its tenth sample can't be made."""
+
+    def __getitem__(self, row: int) -> Tensor:
+        if row == 10:
+            raise ValueError("no such row")
+        return super().__getitem__(row)
+
+
+@pytest.mark.parametrize("make", [KeyedFeeder, SequentialFeeder])
+def test_workers_end_with_their_error_though_somebody_holds_it(make):
+    feeder = make(DataLoader(Broken(), batch_size=6, num_workers=2), 4)
+    before = set(multiprocessing.active_children())
+    with pytest.raises(ValueError, match="no such row") as held:
+        list(map(feeder.batch, range(4)))
+    assert held.value.__traceback__ is not None
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_an_epoch_holds_every_sample_once():
