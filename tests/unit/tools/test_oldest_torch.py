@@ -37,9 +37,9 @@ def test_what_has_compiled_is_compiled_again_when_a_source_changes(
     monkeypatch.setattr(check, "commands", lambda include, cuda: [[str(compiler), str(tmp_path / "a.cpp")]])
     for text, compiled in (("int a;", 1), ("int a;", 1), ("int b;", 2)):
         (tmp_path / "csrc" / "a.h").write_text(text)
-        assert check.main() == 0
+        assert check.main([]) == 0
         assert log.read_text().count("a.cpp") == compiled
     compiler.write_text('#!/bin/sh\n[ "$1" = --version ]\n')
     (tmp_path / "csrc" / "a.h").write_text("int;")
     for _ in range(2):
-        assert check.main() == 1
+        assert check.main([]) == 1

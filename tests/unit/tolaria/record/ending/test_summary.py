@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -26,6 +29,9 @@ def test_val_figures_are_of_the_judging_data_and_test_figures_of_the_test_data()
     assert summary["task"] == "classification, 10 classes, smallest 37"
     assert summary["machine"].endswith(f", torch {torch.__version__}")
     assert torch.backends.cpu.get_cpu_capability() in summary["machine"]
+    told = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    for maker in re.findall(r"^vendor_id\s*: (\S+)", told, re.MULTILINE):
+        assert maker in summary["machine"]
     assert summary["splits"] == {name: len(split) for name, split in run.splits.named()}
 
 
