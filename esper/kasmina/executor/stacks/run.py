@@ -203,7 +203,9 @@ def _is_list_of_blocks(module: nn.Module) -> bool:
     if not isinstance(module, CONTAINERS):
         return False
     names = list(module._modules)
-    has_blocks = any(next(child.children(), None) and not is_parametrized(child) for child in module.children())
+    has_blocks = any(
+        next(child.children(), None) is not None and not is_parametrized(child) for child in module.children()
+    )
     return has_blocks and names == [str(index) for index in range(len(names))]
 
 

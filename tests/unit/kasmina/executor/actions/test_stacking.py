@@ -9,6 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from esper.core.errors import ConfigError
 from esper.leyline import SlotKind
@@ -341,6 +342,30 @@ def test_a_run_that_cannot_be_repeated_is_tried_and_told_before_anything_is_grow
     named = rig_of(model(), TokenTask(), slots=(SLOT,))
     with pytest.raises(ConfigError, match=f"slots = '{SLOT}': can't be repeated: .*{why[:20]}"):
         named.executor.places.try_stacks()
+
+
+@pytest.mark.parametrize("parametrised", [parametrizations.weight_norm, parametrizations.spectral_norm])
+@pytest.mark.parametrize("halves_ends", [False, True])
+def test_blocks_with_parametrised_layers_are_repeated_trained_and_undone(rig_of, parametrised, halves_ends):
+    model = Transformer()
+    for block in model.blocks:
+        parametrised(block.fc1)
+        parametrised(block.fc2)
+    run = rig_of(model, TokenTask(), halves_ends=halves_ends)
+    run.executor.places.try_stacks()
+    assert run.executor.places.refused_runs == ()
+    run.train(2)
+    run.stack()
+    of_blocks = [parameter for block in run.arm.model.blocks for parameter in block.parameters()]
+    assert len(set(of_blocks)) == 2 * len(list(run.executor.twin.model.blocks.parameters()))
+    copied = [parameter.detach().clone() for parameter in run.arm.model.blocks[3].parameters()]
+    run.train(2)
+    assert not any(map(torch.equal, copied, run.arm.model.blocks[3].parameters()))
+    undone = rig_of(run.executor.twin.model, TokenTask(), halves_ends=halves_ends)
+    before = undone.arm.digest()
+    undone.stack()
+    undone.do(undone.directive("REMOVE"))
+    assert undone.arm.digest() == before
 
 
 def test_a_run_that_can_be_repeated_stays_a_slot_and_leaves_no_trace(rig):

@@ -96,6 +96,23 @@ def test_blocks_of_parametrised_layers_are_a_run_though_each_layer_has_a_class_o
     assert find_runs(nn.Sequential(nn.Sequential(*blocks), nn.Linear(8, 4)), TOKENS)[0] == []
 
 
+class Residual(nn.Module):
+    """Begins, as residual networks do, with a shortcut of nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shortcut = nn.Sequential()
+        self.body = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.shortcut(x) + self.body(x)  # type: ignore[no-any-return]
+
+
+def test_blocks_that_begin_with_a_shortcut_of_nothing_are_a_run() -> None:
+    model = nn.Sequential(nn.Sequential(Residual(), Residual()), nn.Linear(8, 4))
+    assert find_runs(model, TOKENS) == ([Run("0", 0, 2)], [])
+
+
 def test_blocks_that_are_frozen_are_no_run_and_a_frozen_one_among_others_is_called_so() -> None:
     model = decoder()
     model.layers[0].requires_grad_(False)  # type: ignore[operator]
