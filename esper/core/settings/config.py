@@ -215,9 +215,11 @@ def _converted(hint: Any, value: object, key: str) -> object:
 
 
 def _items(value: object) -> Sequence[object]:
-    items = value.split(",") if isinstance(value, str) else value
+    items = value.removesuffix(",").split(",") if isinstance(value, str) else value
     if not isinstance(items, (list, tuple)):
         raise TypeError("not a list")
+    if "" in items and value != "":
+        raise ValueError("an item is empty")
     return [item for item in items if item != ""]
 
 

@@ -53,6 +53,11 @@ def toml(tmp_path: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize(("text", "widths"), [("4,8", (4, 8)), ("4,8,", (4, 8)), (" 4, 8", (4, 8)), ("", ())])
+def test_a_list_is_its_items_between_commas(text: str, widths: tuple[int, ...]) -> None:
+    assert read(flags={"listen": "a", "widths": text}).widths == widths
+
+
 def test_defaults_give_way_to_file_environment_and_flags_in_that_order(tmp_path: Path) -> None:
     file = toml(tmp_path, 'listen = "file"\nworkers = 1\nmode = "sync"\n[trigger]\nfloor = 2\n')
     loaded = load(
@@ -115,6 +120,8 @@ def test_an_unknown_key_in_a_table_is_found(tmp_path: Path) -> None:
         ("mode", "fast", "one of lag, sync"),
         ("shape", "square", "one of round, flat"),
         ("widths", "4,x", "a comma-separated list of a whole number"),
+        ("widths", "4,,8", "a comma-separated list of a whole number"),
+        ("widths", ",4", "a comma-separated list of a whole number"),
         ("widths", 4, "a comma-separated list of a whole number"),
         ("trigger.floor", "low", "a number or none"),
         ("listen", 3, "text"),
