@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from esper.core.errors import ConfigError
 from esper.core.nearest import nearest
+from esper.core.settings.config import listed
 from esper.tolaria.config import TrainConfig
 
 
@@ -96,7 +97,7 @@ def _path(text: str) -> Path:
 
 def _listing(item: type) -> Any:
     def parse(text: str) -> tuple[Any, ...]:
-        return tuple(item(part) for part in text.split(",") if part)
+        return tuple(map(item, listed(text)))
 
     parse.__name__ = f"comma-separated {item.__name__}"
     return parse

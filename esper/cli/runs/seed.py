@@ -26,6 +26,7 @@ from esper.core.errors import ConfigError
 from esper.core.messages.validation import require_valid
 from esper.core.plain import plain
 from esper.core.security.signing import Signer
+from esper.core.settings.config import listed
 from esper.leyline import (
     AdaptationCommand,
     ApplyCommandRequest,
@@ -185,7 +186,7 @@ def _steps(text: str) -> int:
 
 def _shares(text: str) -> list[float]:
     try:
-        return [float(part) for part in text.split(",") if part]
+        return list(map(float, listed(text)))
     except ValueError as error:
         raise UsageError(f"--channels {text}: give numbers from 0 to 1, as 1,0.5") from error
 

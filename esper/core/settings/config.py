@@ -214,13 +214,19 @@ def _converted(hint: Any, value: object, key: str) -> object:
     raise TypeError(f"{type(value).__name__} doesn't fit")
 
 
+def listed(text: str) -> list[str]:
+    """The items of `A,B,...`, none of an empty text. Raises ValueError where nothing stands between two commas."""
+    items = text.removesuffix(",").split(",") if text else []
+    if "" in items:
+        raise ValueError("an item is empty")
+    return items
+
+
 def _items(value: object) -> Sequence[object]:
-    items = value.removesuffix(",").split(",") if isinstance(value, str) else value
+    items = listed(value) if isinstance(value, str) else value
     if not isinstance(items, (list, tuple)):
         raise TypeError("not a list")
-    if "" in items and value != "":
-        raise ValueError("an item is empty")
-    return [item for item in items if item != ""]
+    return items
 
 
 def _converted_union(choices: tuple[Any, ...], value: object, key: str) -> object:
