@@ -1,7 +1,8 @@
 """The steps of a user's loop: what is done before and after each, as `ArmSteps` does for a loop of ours.
 
 The optimiser's own step tells when gradients are there: a hook that all optimisers call hears of it, because one that
-hung on the user's would be copied with it.
+hung on the user's would be copied with it. The twin makes its step at that moment, so that what the loop changes behind
+it (a target network, a queue, the other network of a GAN) is for both arms what the next round begins with.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from esper.tolaria.door.change import Change, change_between, shapes_of
 from esper.tolaria.door.own_ranks import Passed
 from esper.tolaria.door.own_step import TwinStep
 from esper.tolaria.door.verify import Verification, norm_of
+from esper.tolaria.door.wording import in_words_of_scripts
 from esper.tolaria.loop.aggregation import SeedSources
 from esper.tolaria.loop.session import Session
 from esper.tolaria.loop.step import norms_of
 from esper.tolaria.loop.step_log import StepResult
-from esper.tolaria.task.randomness import of_rank, seed_all
+from esper.tolaria.task.randomness import kept_generators, of_rank, seed_all
 
 VERIFIED_STEPS = 2
 """Of a loop, from its start or from where it goes on: momentum and what else is remembered shows in the second."""
@@ -65,6 +67,8 @@ class OwnSteps:
         self._to_verify = VERIFIED_STEPS if loop.grows and run.config.judge == "twin" else 0
         self._verification = Verification(run.device, run.ranks.count)
         self._copy: TrainingArm | None = None
+        self._beside: StepResult | None = None
+        """What the twin, or the copy, came to in the step that the loop makes."""
         self._shapes = shapes_of(self._executor.arm)
         self._parameters = self._listed()
         self._topology = self._executor.topology
@@ -109,7 +113,7 @@ class OwnSteps:
             self._loop.average.begin()
         self._made, self._rate, self._settings = 0, 0.0, []
         self._note_modes()
-        self._loss, self._norm, self._norms = None, None, {}
+        self._loss, self._norm, self._norms, self._beside = None, None, {}, None
         if self._loop.passed is not None:
             self._loop.passed.passes = 0
         if self._loop.grows:
@@ -125,12 +129,14 @@ class OwnSteps:
         session, executor = self._session, self._executor
         step, batch = session.progress.step, self._batch
         loss = self._checked(step)
+        if self._beside is None:  # a scaler left the optimiser's step out
+            self._step_beside()
         result = StepResult(self._mean(loss), None, self._norm, None, self._norms)
         executor.note_norms(result.parameter_norms)
-        if self._copy is not None:
-            self._verify(self._copy, batch, step, loss)
-        if executor.twin is not None:
-            self._twin(executor.twin, batch, step)
+        if self._copy is not None and self._beside is not None:
+            self._verify(self._copy, self._beside, step, loss)
+        if executor.twin is not None and self._beside is not None:
+            self._note_twin(executor.twin, self._beside, step)
         if self._loop.grows:
             executor.shadow_step(batch, None, step)
         samples = samples_in(batch) * self._ranks.count
@@ -216,6 +222,9 @@ class OwnSteps:
             self._norm = norm_of(arm)
         elif is_measured:
             self._norm, self._norms = norms_of(executor.host_parameters())
+        if self._made == 1 and (self._copy is not None or executor.twin is not None):
+            with in_words_of_scripts(), kept_generators(self._session.run.device), torch.enable_grad():
+                self._step_beside()
 
     def _check_alone(self, other: Optimizer) -> None:
         """Raises ConfigError where another optimiser steps the network, as in adversarial training."""
@@ -241,26 +250,33 @@ class OwnSteps:
             raise ConfigError("optimizer", where, f"{told}; each round makes one (accumulate inside a round)")
         return self._loss
 
-    def _twin(self, twin: TrainingArm, batch: Any, step: int) -> None:
-        session = self._session
-        result = self._stepped(twin, batch, step)
+    def _step_beside(self) -> None:
+        """The twin's own step, or that of a copy that is held against the loop's."""
+        arm = self._executor.twin if self._copy is None else self._copy
+        if arm is not None:
+            self._beside = self._stepped(arm, self._batch, self._session.progress.step)
+
+    def _note_twin(self, twin: TrainingArm, result: StepResult, step: int) -> None:
         result = replace(result, loss=self._mean(result.loss))
         if self._loop.average is not None:
             self._loop.average.after_twin(twin)
-        session.log.add_twin(self._executor.twin_of, step + 1, result)
+        self._session.log.add_twin(self._executor.twin_of, step + 1, result)
 
     def _stepped(self, arm: TrainingArm, batch: Any, step: int) -> StepResult:
-        """The same batch and draws, in the modes and at the rates of the user's step."""
-        if self._followed != (self._modes, self._learns):
+        """The same batch and draws, in the modes and at the rates of the user's step; a copy's with gradient norm."""
+        if arm is self._copy or self._followed != (self._modes, self._learns):
             self._follow_modes(arm)
-            self._followed = self._modes, self._learns
+            self._followed = None if arm is self._copy else (self._modes, self._learns)
         self._follow_groups(arm)
         seed_all(self._session.run.device, self._seed, "step", step)
         result = self._stepper.backward(arm, batch)
+        if arm is self._copy:
+            result = replace(result, gradient_norm=norm_of(arm))
         for group, settings in zip(_host_groups(arm.optimizer), self._settings, strict=False):
             group.update(settings)
         self._rescale_seeds(arm)
-        self._stepper.finish(arm)
+        if self._made or arm is not self._copy:
+            self._stepper.finish(arm)
         return result
 
     def _list_modes(self) -> None:
@@ -300,18 +316,10 @@ class OwnSteps:
         if arm.grafts:
             arm.set_step(self._session.progress.step, run_seed=self._session.run.config.seed)
 
-    def _verify(self, copy: TrainingArm, batch: Any, step: int, loss: Tensor) -> None:
+    def _verify(self, copy: TrainingArm, result: StepResult, step: int, loss: Tensor) -> None:
         self._copy = None
         self._to_verify -= 1
-        self._follow_modes(copy)
-        self._follow_groups(copy)
-        seed_all(self._session.run.device, self._seed, "step", step)
-        result = self._stepper.backward(copy, batch)
-        norm = norm_of(copy)
-        for group, settings in zip(copy.optimizer.param_groups, self._settings, strict=False):
-            group.update(settings)
-        if self._made:
-            self._stepper.finish(copy)
+        norm = norm_of(copy) if result.gradient_norm is None else result.gradient_norm
         mine = norm if self._norm is None else self._norm
         self._verification.check(self._executor.arm, copy, (loss, result.loss), (mine, norm), step)
         if self._verification.is_rounded and not self._to_verify:

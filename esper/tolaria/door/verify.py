@@ -22,8 +22,8 @@ ROUNDING = 1e-5
 
 
 OUTER = (
-    "a copy calls step() at the end of the round: change what it reads beside the network "
-    "(a target network, a queue, a generator's weights) at the beginning of one"
+    "a copy calls step() when the optimizer steps: change what it reads beside the network "
+    "(a target network, a queue, a generator's weights) behind optimizer.step(), or before the loss"
 )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -49,3 +51,18 @@ def seed_all(device: torch.device, seed: int, *parts: int | str) -> None:
         torch.cuda.default_generators[device.index or 0].manual_seed(value)
     random.seed(value)
     np.random.seed(value & 0xFFFFFFFF)
+
+
+@contextmanager
+def kept_generators(device: torch.device) -> Iterator[None]:
+    """Whatever is seeded and drawn inside, these generators are afterwards as they were."""
+    generators = {torch.default_generator, _drawing(device)}
+    states = [(generator, generator.get_state()) for generator in generators]
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
+        random.setstate(python)
+        np.random.set_state(numpy)
