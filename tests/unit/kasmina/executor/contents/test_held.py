@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from torch.optim import SGD
 
 from esper.kasmina.executor import TrainingArm
+from esper.kasmina.executor.contents.clone import independent_copy
 from esper.kasmina.executor.contents.held import Remembered, held, put_back
 from esper.kasmina.executor.passes.side_pass import side_pass
 from tests.unit.kasmina.executor.stateful_hosts import HOSTS, INPUTS, Host, cached_activation, step
@@ -67,6 +69,29 @@ def test_what_a_pass_moved_is_put_back_into_the_same_network(build: Callable[[],
     before.put_back()
     model.load_state_dict(weights)
     assert torch.equal(step(model), step(plain))
+
+
+class Attending(nn.Module):
+    """Attention never calls its projection, so a weight that a hook of it computes stays what it is."""
+
+    def __init__(self, wrap: Callable[[nn.Module], object], seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        wrap(self.attention.out_proj)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+@pytest.mark.parametrize("wrap", [lambda layer: prune.l1_unstructured(layer, "weight", 0.5), nn.utils.weight_norm])
+def test_a_weight_that_nothing_computes_anew_comes_back_too(wrap: Callable[[nn.Module], object]) -> None:
+    model, other, x = Attending(wrap, 0), Attending(wrap, 1), torch.randn(2, 3, 8)
+    saved = through_a_file(TrainingArm(model, SGD(model.parameters())).state_dict())
+    TrainingArm(other, SGD(other.parameters())).load_state_dict(saved, lambda arm: [])
+    assert torch.equal(other(x), model(x))
+    assert torch.equal(independent_copy(model)(x), model(x))
 
 
 class Stats:

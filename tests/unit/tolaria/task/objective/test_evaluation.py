@@ -161,3 +161,16 @@ def test_rows_of_the_judging_data_are_scored_as_in_the_whole_and_in_their_order(
     with torch.no_grad():
         whole, some = torch.cat(run.task.over_judging(scored)), torch.cat(run.task.over_judging_rows(scored, rows))
     assert torch.allclose(some, whole[rows], rtol=1e-6)
+
+
+def test_targets_far_from_zero_are_explained_as_much_as_near_it() -> None:
+    places = "tests.unit.tolaria.loss_sources"
+    run = prepare(TrainConfig(data=f"{places}:depths", model=f"{places}:dense", min_samples=10, batch_size=16))
+    errors = torch.randn(run.splits.judge.targets.shape, generator=torch.Generator().manual_seed(0))
+    told = []
+    for mean in (0, 2**14):
+        split = replace(run.splits.judge, targets=(run.splits.judge.targets * 256).round() / 256 + mean)
+        outputs = split.targets + (errors * 256).round() / 256
+        sums = run.task.sums(outputs, split.targets) | run.task.spread(split)
+        told.append(run.task.metrics({name: float(value) for name, value in sums.items()}, split))
+    assert told[1] == pytest.approx(told[0], rel=1e-9)
