@@ -53,7 +53,7 @@ class SeedTold:
     gradient: SeedGradient
     stage: str
     share_delta: float | None
-    """Change of the share; None the first time."""
+    """Change of the share; None the first time, and where it has none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,6 +106,8 @@ CONFLICT, JUMP, HOOK = "seed_conflict_high", "seed_share_jump", "epoch_hook_late
 EPOCH = "tolaria.epoch_budget_exceeded"
 MIN_STEPS = 4
 """Measured steps of a seed by which it is judged."""
+CALM = 0.8
+"""Of the limit of conflicts: below it a seed that was told may be told again, so one that stays about there isn't."""
 
 
 @dataclass(slots=True)
@@ -113,9 +115,9 @@ class GradientWatch:
     """What is remembered of the seeds' figures: part of every checkpoint."""
 
     shares: dict[str, float] = field(default_factory=dict)
-    """By seed, when it was last measured."""
+    """By seed, when it last had one: one that is paused or at alpha 0 has none."""
     high: list[str] = field(default_factory=list)
-    """Seeds whose conflicts were told, and have not fallen below the limit since."""
+    """Seeds whose conflicts were told, and have not become calm since."""
     is_slow: bool = False
     """Whether the boundaries' work was told, likewise."""
     is_long: bool = False
@@ -124,16 +126,18 @@ class GradientWatch:
     def with_past(self, found: Sequence[SeedGradient], stages: Mapping[str, str]) -> list[SeedTold]:
         """The figures beside the last ones, which they replace; seeds that are gone are forgotten."""
         told = [
-            SeedTold(
-                gradient=each,
-                stage=stages.get(each.seed_id, ""),
-                share_delta=each.share - self.shares[each.seed_id] if each.seed_id in self.shares else None,
-            )
-            for each in found
+            SeedTold(gradient=each, stage=stages.get(each.seed_id, ""), share_delta=self._delta(each)) for each in found
         ]
         if found:
-            self.shares = {each.seed_id: each.share for each in found}
+            self.shares = {each.seed_id: share for each in found if (share := self._share(each))}
         return told
+
+    def _share(self, found: SeedGradient) -> float:
+        """That of now, or the last one of a seed that has none now; 0 where there never was one."""
+        return found.share or self.shares.get(found.seed_id, 0.0)
+
+    def _delta(self, found: SeedGradient) -> float | None:
+        return found.share - self.shares[found.seed_id] if found.share and found.seed_id in self.shares else None
 
     def warnings(self, told: Aggregation, limits: Limits, epoch_ms: float) -> Iterator[Warned]:
         """What has passed its limit since it was last below, in an epoch that took so long."""
@@ -166,7 +170,7 @@ class GradientWatch:
                     f"at least {limits.conflict_ratio:.0%}"
                 )
                 yield Warned(CONFLICT, message, {**facts, "conflict_ratio": ratio})
-            elif ratio < limits.conflict_ratio and seed_id in self.high:
+            elif ratio < CALM * limits.conflict_ratio and seed_id in self.high:
                 self.high.remove(seed_id)
         if delta is not None and abs(delta) >= limits.share_jump:
             message = (

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esper.tolaria.record.figures.gradients import (
+    CALM,
     CONFLICT,
     EPOCH,
     HOOK,
@@ -62,11 +63,22 @@ def warned(watch: GradientWatch, *found: SeedGradient, hook_ms: float = 1.0, epo
 
 @given(st.lists(SHARES, min_size=1, max_size=12))
 def test_a_seed_is_told_once_each_time_its_conflicts_pass_the_limit(ratios: list[float]) -> None:
-    watch, was_high = GradientWatch(), False
+    watch, was_told = GradientWatch(), False
     for ratio in ratios:
         is_high = ratio >= LIMITS.conflict_ratio
-        assert (CONFLICT in warned(watch, gradient(conflict_ratio=ratio))) == (is_high and not was_high)
-        was_high = is_high
+        assert (CONFLICT in warned(watch, gradient(conflict_ratio=ratio))) == (is_high and not was_told)
+        was_told = is_high or (was_told and ratio >= CALM * LIMITS.conflict_ratio)
+
+
+def test_a_seed_that_stays_about_the_limit_is_told_once() -> None:
+    watch = GradientWatch()
+    told = [warned(watch, gradient(conflict_ratio=ratio)) for ratio in (0.5, 0.49, 0.51, 0.45, 0.55, 0.3, 0.5)]
+    assert told == [[CONFLICT], [], [], [], [], [], [CONFLICT]]
+
+
+def test_a_seed_that_is_paused_jumps_neither_out_nor_back() -> None:
+    watch = GradientWatch()
+    assert [warned(watch, gradient(share=share)) for share in (0.4, 0.0, 0.0, 0.42, 0.0, 0.9)] == [[]] * 5 + [[JUMP]]
 
 
 @given(st.lists(SHARES, min_size=1, max_size=12))
@@ -74,11 +86,11 @@ def test_a_share_jumps_against_the_last_one_and_the_first_never_does(shares: lis
     watch, last = GradientWatch(), None
     for share in shares:
         told = watch.with_past([gradient(share=share)], {})
-        delta = None if last is None else share - last
+        delta = None if last is None or not share else share - last
         assert told[0].share_delta == delta
         names = [warning.name for warning in watch.warnings(aggregation(*told), LIMITS, 1.0)]
         assert (JUMP in names) == (delta is not None and abs(delta) >= LIMITS.share_jump)
-        last = share
+        last = share or last
 
 
 @given(st.lists(st.floats(0.0, 100.0), min_size=1, max_size=12))
