@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from comparing import COSTS, SHARES, BySeed, Rates, scores, share_of_frontier
+from comparing import COSTS, SHARES, BySeed, Rates, markdown, scores, share_of_frontier
 from plan import Plan
 from rows import Row, Rows
 
@@ -17,13 +17,13 @@ def by_seed(plan: Plan, rows: Rows, rates: Rates) -> str:
     score, digits = ("test accuracy, %", 2) if plan.score == "accuracy" else ("test loss", 4)
     head = ["seed", "arm", score, "parameters", "steps", "training MACs", "main, twins, looks", "gain of each graft"]
     head += [*SHARES.values(), "of its cost, without twins and looks"] if plan.frontier else []
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for seed, arm in ((seed, arm) for seed in plan.seeds for arm, own in by_arm.items() if seed in own):
         row = by_arm[arm][seed]
         line = [str(seed), arm, f"{scores(plan, {seed: row})[seed]:.{digits}f}", f"{row['final_parameters']:,}"]
         line += [f"{row['steps']:,}", f"{row['training_macs']:.3e}", _uses(row), ", ".join(_gains(row)) or "-"]
         lines.append([*line, *_shares(plan, arm, seed, by_arm)] if plan.frontier else line)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(head, lines)
 
 
 def _shares(plan: Plan, arm: str, seed: int, by_arm: Mapping[str, BySeed]) -> list[str]:

@@ -165,6 +165,11 @@ def share_of_frontier(
     return None if own is None or there is None else own / there
 
 
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table of these cells."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *lines])
+
+
 def table(plan: Plan, lines: Sequence[Line]) -> str:
     """Markdown."""
     name = "test accuracy, %" if plan.score == "accuracy" else "test loss"
@@ -174,7 +179,7 @@ def table(plan: Plan, lines: Sequence[Line]) -> str:
     shares = {key: words for key, words in SHARES.items() if any(key in line for line in lines)}
     rows = [_cells(plan, line, shares) for line in lines]
     columns += shares.values()
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [columns, ["---"] * len(columns), *rows])
+    return markdown(columns, rows)
 
 
 def _cells(plan: Plan, line: Line, shares: Iterable[str]) -> list[str]:

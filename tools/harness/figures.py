@@ -7,13 +7,12 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import esper
-from esper.tolaria.record.ending.summary import quantile
+from esper.tolaria.record.ending.summary import quantile, said_of_processor
 
 Figures = dict[str, float]
 
@@ -55,7 +54,7 @@ def environment(device: str) -> dict[str, Any]:
         "cuda_available": torch.cuda.is_available(),
         "device": device,
         "accelerator": torch.cuda.get_device_name(device) if is_cuda else None,
-        "processor": _processor(),
+        "processor": said_of_processor("model name") or platform.machine(),
         "processors": len(os.sched_getaffinity(0)),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "system": f"{platform.system()} {platform.release()}",
@@ -63,10 +62,3 @@ def environment(device: str) -> dict[str, Any]:
         "esper_version": esper.__version__,
         "load_average": round(os.getloadavg()[0], 2),
     }
-
-
-def _processor() -> str:
-    """The processor's own name, else its kind."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

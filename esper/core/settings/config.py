@@ -175,8 +175,8 @@ def _variables(prefix: str, schema: typing.Iterable[str]) -> frozenset[str]:
 def _unknown_key(key: str, value: object, origin: Origin, known: typing.Iterable[str], prefix: str = "") -> ConfigError:
     names = sorted(known)
     near = nearest(key.removeprefix(prefix), (name.removeprefix(prefix) for name in names))
-    listed = f"known are {', '.join(names)}" if len(names) <= MOST_LISTED else "--print-config lists them"
-    hint = f"did you mean {prefix + near!r}?" if near else listed
+    every = f"known are {', '.join(names)}" if len(names) <= MOST_LISTED else "--print-config lists them"
+    hint = f"did you mean {prefix + near!r}?" if near else every
     shown = NOT_SHOWN if key.lower().endswith(SECRET) else value
     return ConfigError(key, shown, f"the {origin} names no known setting; {hint}")
 

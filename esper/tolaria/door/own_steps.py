@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ from esper.tolaria.loop.aggregation import SeedSources
 from esper.tolaria.loop.session import Session
 from esper.tolaria.loop.step import norms_of
 from esper.tolaria.loop.step_log import StepResult
-from esper.tolaria.task.randomness import kept_generators, of_rank, seed_all
+from esper.tolaria.task.randomness import all_kept, of_rank, seed_all
 
 VERIFIED_STEPS = 2
 """Of a loop, from its start or from where it goes on: momentum and what else is remembered shows in the second."""
@@ -223,7 +223,7 @@ class OwnSteps:
         elif is_measured:
             self._norm, self._norms = norms_of(executor.host_parameters())
         if self._made == 1 and (self._copy is not None or executor.twin is not None):
-            with in_words_of_scripts(), kept_generators(self._session.run.device), torch.enable_grad():
+            with in_words_of_scripts(), all_kept(self._session.run.device), torch.enable_grad():
                 self._step_beside()
 
     def _check_alone(self, other: Optimizer) -> None:
@@ -319,7 +319,7 @@ class OwnSteps:
     def _verify(self, copy: TrainingArm, result: StepResult, step: int, loss: Tensor) -> None:
         self._copy = None
         self._to_verify -= 1
-        norm = norm_of(copy) if result.gradient_norm is None else result.gradient_norm
+        norm = cast(Tensor, result.gradient_norm)  # `_stepped` measures a copy's
         mine = norm if self._norm is None else self._norm
         self._verification.check(self._executor.arm, copy, (loss, result.loss), (mine, norm), step)
         if self._verification.is_rounded and not self._to_verify:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from esper.kasmina.executor.passes.keys import kept_generators
+
 
 def key(seed: int, *parts: int | str) -> int:
     """A 63-bit number that depends on every part."""
@@ -54,15 +56,12 @@ def seed_all(device: torch.device, seed: int, *parts: int | str) -> None:
 
 
 @contextmanager
-def kept_generators(device: torch.device) -> Iterator[None]:
-    """Whatever is seeded and drawn inside, these generators are afterwards as they were."""
-    generators = {torch.default_generator, _drawing(device)}
-    states = [(generator, generator.get_state()) for generator in generators]
+def all_kept(device: torch.device) -> Iterator[None]:
+    """Whatever is seeded and drawn inside, what `seed_all` seeds is afterwards as it was."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
-        yield
+        with kept_generators(device):
+            yield
     finally:
-        for generator, state in states:
-            generator.set_state(state)
         random.setstate(python)
         np.random.set_state(numpy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from comparing import Line, chance, half_of
+from comparing import Line, chance, half_of, markdown
 
 MEASURES = {"steps": "at equal steps", "cost": "at equal cost"}
 COSTS = ("mean MACs", "share of the frontier's cost", "kept of judged")
@@ -24,7 +24,7 @@ def _over_all(lines: Sequence[Line]) -> str:
         [line["rule"], *_runs(line), *_told(line.get("steps")), *_told(line.get("cost")), *_cost(line)]
         for line in lines
     ]
-    return _markdown(head, told)
+    return markdown(head, told)
 
 
 def _by_length(lines: Sequence[Line], first: str) -> str:
@@ -35,7 +35,7 @@ def _by_length(lines: Sequence[Line], first: str) -> str:
         differences = [_told(line[measure]) for measure in MEASURES]
         cells = [cell for difference, _, p in differences for cell in (difference, p)]
         told.append([line["plan"], line["budget"] or "-", line["rule"], *_runs(line), *cells, *_cost(line)])
-    return _markdown(head, told)
+    return markdown(head, told)
 
 
 def words(told: Mapping[str, Any]) -> Iterator[str]:
@@ -80,7 +80,3 @@ def _cost(line: Line) -> list[str]:
         if line["share_of_frontier_runs"] < line["runs"]:
             share += f" ({line['share_of_frontier_runs']} runs)"
     return [macs, share, f"{line['kept']} of {line['judged']}"]
-
-
-def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *lines])

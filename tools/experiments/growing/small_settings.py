@@ -21,7 +21,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from comparing import BySeed, Line, bounded, chance, half_of, scores, swept
+from comparing import BySeed, Line, bounded, chance, half_of, markdown, scores, swept
 from plan import Plan, Settings
 from rows import Rows, with_rows
 from run_plan import chosen_rates
@@ -105,10 +105,9 @@ def table(told: dict[str, Any]) -> str:
     """Markdown, and the pick in words."""
     head = ["task", "setting", "runs", "test accuracy, %", "best - this, 95 %", "upper bound", "p"]
     head += ["sweep's best - this, 95 %", "upper bound", "of the sweep's MACs", "kept of judged"]
-    rows = [head, ["---"] * len(head), *(_cells(line) for line in told["lines"])]
     pick = told["picked"] or "none"
     words = f"Picked, the simplest within {told['within']:g} points of the best on every task: **{pick}**."
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows) + f"\n\n{words}"
+    return f"{markdown(head, [_cells(line) for line in told['lines']])}\n\n{words}"
 
 
 def _cells(line: Line) -> list[str]:

@@ -16,17 +16,24 @@ def draw_key(*parts: str | int) -> int:
 
 
 @contextmanager
-def forked_generators(key: int, device: torch.device) -> Iterator[None]:
-    """Draws from generators seeded with `key` inside, and leaves the trainer's as they were."""
+def kept_generators(device: torch.device) -> Iterator[list[torch.Generator]]:
+    """Torch's global generators of the processor and the device, which are afterwards as they were."""
     generators = [torch.default_generator]
     if device.type == "cuda":
         generators.append(torch.cuda.default_generators[device.index or 0])
-    # The generators are seeded directly: torch.manual_seed also queues work for every accelerator.
     states = [generator.get_state() for generator in generators]
-    for generator in generators:
-        generator.manual_seed(key)
     try:
-        yield
+        yield generators
     finally:
         for generator, state in zip(generators, states, strict=True):
             generator.set_state(state)
+
+
+@contextmanager
+def forked_generators(key: int, device: torch.device) -> Iterator[None]:
+    """Draws from generators seeded with `key` inside, and leaves the trainer's as they were."""
+    with kept_generators(device) as generators:
+        # They are seeded directly: torch.manual_seed also queues work for every accelerator.
+        for generator in generators:
+            generator.manual_seed(key)
+        yield

@@ -253,17 +253,21 @@ def judging(splits: Splits | BatchSets) -> dict[str, Any]:
 
 
 def machine(device: torch.device) -> str:
-    """What the weights' bits depend on beside settings and seed: the processor's maker and kind, and torch."""
-    processor = " ".join(filter(None, (platform.machine(), _maker(), torch.backends.cpu.get_cpu_capability())))
+    """What the weights' bits depend on beside settings and seed: the processor's maker and kind, and torch.
+
+    Torch's libraries choose by the maker, too, how they add.
+    """
+    maker = said_of_processor("vendor_id")
+    processor = " ".join(filter(None, (platform.machine(), maker, torch.backends.cpu.get_cpu_capability())))
     accelerator = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     return f"{processor}{accelerator}, torch {torch.__version__}"
 
 
-def _maker() -> str:
-    """Whose processor it is, by which torch's libraries choose their sums; empty where the system doesn't say."""
+def said_of_processor(name: str) -> str:
+    """What the system says of the first processor under such a name; empty where it doesn't."""
     told = Path("/proc/cpuinfo")
     lines = told.read_text().splitlines() if told.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("vendor_id")), "")
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), "")
 
 
 def seed_entry(seed: SeedState, unjudged: Collection[str] = ()) -> dict[str, Any]:

@@ -506,17 +506,6 @@ class _WantsClosure(torch.optim.SGD):
         return super().step(closure)
 
 
-def _target(model: nn.Module, optimizer: Any, scheduler: Any, batch: Any) -> Tensor:
-    """Changes what its step reads, at the round's end."""
-    loss = one_round(model, optimizer, scheduler, batch)
-    _Target.shift += 1.0
-    return loss
-
-
-class _Target:
-    shift = 0.0
-
-
 MISUSES: list[tuple[str, dict[str, Any]]] = [
     ("can't take a batch of the judging set: .*out of bounds", {"judge": _labelled(60, lambda labels: 7 * labels)}),
     ("can't take a batch of the judging set: .*Float", {"judge": _labelled(60, lambda labels: labels.float())}),
@@ -534,10 +523,6 @@ MISUSES: list[tuple[str, dict[str, Any]]] = [
     ("is over another optimiser", {"scheduler": lr_scheduler.StepLR(torch.optim.SGD(Net().parameters(), lr=0.1), 1)}),
     ("gives no batch", {"batches": iter(())}),
     ("judge.*is empty", {"judge": []}),
-    (
-        r"the loss that was noted is .*a target network, a queue",
-        {"one_round": _target, "step": lambda m, b: step(m, b) + _Target.shift},
-    ),
     ("the optimiser made 0 steps", {"one_round": _skips}),
     ("the optimiser made 2 steps", {"one_round": _twice}),
     ("the loss that was noted is", {"one_round": _other_loss}),
